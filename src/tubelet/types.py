@@ -1,0 +1,179 @@
+"""What flows through Tubelet.
+
+Shape letters: B batch, C channels, T H W frames and pixels, t h w token grid, N = t*h*w tokens,
+V tokens the encoder sees, K tokens the decoder predicts, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from pydantic import Field
+from torch import Tensor
+
+from tubelet.spec import Spec
+
+
+class Grid(NamedTuple):
+    """Token grid: how many cubes along time, height and width."""
+
+    t: int
+    h: int
+    w: int
+
+    @property
+    def tokens(self) -> int:
+        return self.t * self.h * self.w
+
+
+class Cube(NamedTuple):
+    """Size of one token in the video: frames, and pixels down and across."""
+
+    frames: int
+    height: int
+    width: int
+
+
+class ClipShape(Spec):
+    """Size of a clip as the model sees it: `frames` square frames of `size` pixels."""
+
+    frames: int = Field(default=16, ge=1)
+    size: int = Field(default=224, ge=1)
+
+    def grid(self, cube: Cube) -> Grid:
+        """Token grid for a cube; ValueError where the cube does not divide the clip."""
+        if self.frames % cube.frames:
+            raise ValueError(f"clip.frames {self.frames} is not a multiple of the tubelet {cube.frames}")
+        for pixels in (cube.height, cube.width):
+            if self.size % pixels:
+                raise ValueError(f"clip.size {self.size} is not a multiple of the patch {pixels}")
+        return Grid(self.frames // cube.frames, self.size // cube.height, self.size // cube.width)
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A batch of clips as bytes. An image is T = 1. `index` is the place of each in its manifest."""
+
+    video: UInt8[Tensor, "B C T H W"]
+    index: Int[Tensor, " B"]
+
+    def __post_init__(self) -> None:
+        if self.video.dtype != torch.uint8 or self.video.ndim != 5:
+            raise ValueError(f"clips are uint8 [B,C,T,H,W], got {self.video.dtype} {tuple(self.video.shape)}")
+        if self.index.shape != self.video.shape[:1]:
+            raise ValueError(f"one index per clip: {tuple(self.index.shape)} for {self.video.shape[0]} clips")
+
+    def to(self, device: torch.device) -> Clips:
+        return Clips(self.video.to(device, non_blocking=True), self.index.to(device, non_blocking=True))
+
+    def part(self, rows: slice) -> Clips:
+        return Clips(self.video[rows], self.index[rows])
+
+    def pin_memory(self) -> Clips:
+        return Clips(self.video.pin_memory(), self.index.pin_memory())
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which tokens are hidden from the encoder and which the decoder predicts, bool [B,t,h,w].
+
+    True in `hidden` means the encoder must not see the token; this is the only polarity.
+    """
+
+    hidden: Bool[Tensor, "B t h w"]
+    decoded: Bool[Tensor, "B t h w"]
+
+    def __post_init__(self) -> None:
+        if self.hidden.shape != self.decoded.shape or self.hidden.ndim != 4:
+            raise ValueError(f"hidden {tuple(self.hidden.shape)} and decoded {tuple(self.decoded.shape)} differ")
+
+    @property
+    def scored(self) -> Bool[Tensor, "B t h w"]:
+        """Tokens that enter the loss."""
+        return self.hidden & self.decoded
+
+    def split(self) -> Split:
+        """Index form, raster order. Seen counts must agree over the batch; decoded ones are padded with weight 0."""
+        hidden = self.hidden.flatten(1)
+        decoded = self.decoded.flatten(1)
+        seen_count = (~hidden).sum(1)
+        if seen_count.unique().numel() > 1:
+            raise ValueError(f"every clip of a batch must show the encoder equally many tokens: {seen_count.tolist()}")
+        wanted_count = int(decoded.sum(1).max())
+        seen = torch.argsort(hidden.int(), dim=1, stable=True)[:, : int(seen_count[0])]
+        wanted = torch.argsort((~decoded).int(), dim=1, stable=True)[:, :wanted_count]
+        weight = (hidden & decoded).gather(1, wanted).float()
+        return Split(seen, wanted, weight)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Index form of a Mask: int64 token indices in raster order (t, h, w), and the loss weight of each wanted one."""
+
+    seen: Int[Tensor, "B V"]
+    wanted: Int[Tensor, "B K"]
+    weight: Float[Tensor, "B K"]
+
+    def __post_init__(self) -> None:
+        if self.wanted.shape != self.weight.shape:
+            raise ValueError(f"wanted {tuple(self.wanted.shape)} and weight {tuple(self.weight.shape)} differ")
+
+    def to(self, device: torch.device) -> Split:
+        return Split(*[x.to(device, non_blocking=True) for x in (self.seen, self.wanted, self.weight)])
+
+    def part(self, rows: slice) -> Split:
+        return Split(self.seen[rows], self.wanted[rows], self.weight[rows])
+
+    def pin_memory(self) -> Split:
+        return Split(self.seen.pin_memory(), self.wanted.pin_memory(), self.weight.pin_memory())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Streams of clips by name ("video", "image"), their splits in pre-training, their labels in fine-tuning.
+
+    `labels` is int64 [B] class indices, None where there are none.
+    """
+
+    clips: dict[str, Clips]
+    splits: dict[str, Split] = field(default_factory=dict)
+    labels: Int[Tensor, " B"] | None = None
+
+    @property
+    def size(self) -> int:
+        """Clips of the largest stream."""
+        return max(len(stream.index) for stream in self.clips.values())
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(
+            {name: clips.to(device) for name, clips in self.clips.items()},
+            {name: split.to(device) for name, split in self.splits.items()},
+            None if self.labels is None else self.labels.to(device, non_blocking=True),
+        )
+
+    def part(self, rows: slice) -> Batch:
+        """The same rows of every stream: a micro-batch."""
+        return Batch(
+            {name: clips.part(rows) for name, clips in self.clips.items()},
+            {name: split.part(rows) for name, split in self.splits.items()},
+            None if self.labels is None else self.labels[rows],
+        )
+
+    def pin_memory(self) -> Batch:
+        return replace(
+            self,
+            clips={name: clips.pin_memory() for name, clips in self.clips.items()},
+            splits={name: split.pin_memory() for name, split in self.splits.items()},
+            labels=None if self.labels is None else self.labels.pin_memory(),
+        )
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a method returns: the mean loss to follow, and detached scalars to log. The host has read none of it."""
+
+    loss: Float[Tensor, ""]
+    metrics: dict[str, Tensor] = field(default_factory=dict)

@@ -1,0 +1,88 @@
+"""The house: imports point down, and `import tubelet` and `tubelet --help` stay light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "tubelet"
+LAYERS: dict[str, int] = {
+    "spec": 0, "types": 0, "rng": 0,
+    "nn": 1, "masks": 1, "video": 1,
+    "models": 2, "targets": 2, "data": 2,
+    "methods": 3,
+    "recipe": 4,
+    "train": 5, "eval": 5, "weights": 5,
+    "recipes": 6,
+    "cli": 7,
+    "__main__": 8,
+}  # fmt: skip
+# Within layer 5 the order is weights, train, eval.
+ORDER_IN_FIVE = {"weights": 0, "train": 1, "eval": 2}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> list[tuple[int, str]]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").startswith("tubelet"):
+            parts = (node.module or "").split(".")
+            rooms = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+            found += [(node.lineno, room) for room in rooms]
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name.split(".")[1]) for alias in node.names if "tubelet." in alias.name]
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: relative import"
+    return found
+
+
+MODULES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_down(path: Path) -> None:
+    room = room_of(path)
+    for line, other in imported_rooms(path):
+        if other == "__version__":
+            continue
+        assert other in LAYERS, f"{path.name}:{line} imports {other}, which has no layer"
+        assert LAYERS[other] <= LAYERS[room], f"{path.name}:{line}: {room} imports {other} from above"
+        if room in ORDER_IN_FIVE and other in ORDER_IN_FIVE:
+            assert ORDER_IN_FIVE[other] <= ORDER_IN_FIVE[room], f"{path.name}:{line}: {room} imports {other}"
+
+
+def test_an_upward_import_is_found(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("from tubelet.cli import main\nimport tubelet.train.loop\n")
+    assert imported_rooms(wrong) == [(1, "cli"), (2, "train")]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_budgets(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 300, f"{path} has more than 300 lines"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno + 1 <= 50, f"{path}:{node.lineno} {node.name} is over 50 lines"
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"{path}:{node.lineno} bare except"
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split("\n"))
+
+
+def test_import_tubelet_does_not_import_torch() -> None:
+    assert "torch" not in modules_after("import tubelet")
+
+
+def test_help_does_not_import_torch() -> None:
+    statement = "from tubelet.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit as stop:\n    assert not stop.code"
+    loaded = modules_after(statement)
+    assert not loaded & {"torch", "numpy", "av", "pydantic", "matplotlib"}

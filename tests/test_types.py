@@ -1,0 +1,60 @@
+"""Masks become index form without losing or adding a token."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tubelet.types import Batch, Clips, ClipShape, Cube, Grid, Mask
+
+
+@given(seed=st.integers(0, 2**16), t=st.integers(1, 4), h=st.integers(1, 4), w=st.integers(2, 5))
+@settings(max_examples=30, deadline=None)
+def test_split_keeps_every_token_in_raster_order(seed: int, t: int, h: int, w: int) -> None:
+    rng = np.random.default_rng(seed)
+    tokens = t * h * w
+    seen_count = int(rng.integers(1, tokens))
+    rows = [rng.permutation(np.arange(tokens) >= seen_count) for _ in range(3)]
+    hidden = torch.from_numpy(np.stack(rows)).reshape(3, t, h, w)
+    decoded = torch.from_numpy(rng.random((3, t, h, w)) < 0.5)
+    decoded[:, 0, 0, 0] = True
+    mask = Mask(hidden, decoded)
+    split = mask.split()
+    for row in range(3):
+        assert split.seen[row].tolist() == torch.nonzero(~hidden[row].flatten()).flatten().tolist()
+        wanted = torch.nonzero(decoded[row].flatten()).flatten()
+        assert split.wanted[row, : len(wanted)].tolist() == wanted.tolist()
+        scored = mask.scored[row].flatten()
+        assert split.weight[row].sum() == scored.sum()
+        assert split.weight[row, : len(wanted)].bool().tolist() == scored[wanted].tolist()
+
+
+def test_unequal_seen_counts_are_refused() -> None:
+    hidden = torch.tensor([[True, False], [True, True]]).reshape(2, 1, 1, 2)
+    with pytest.raises(ValueError, match="equally many"):
+        Mask(hidden, hidden).split()
+
+
+def test_a_size_that_the_patch_does_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"clip.size 30 is not a multiple of the patch 16"):
+        ClipShape(frames=16, size=30).grid(Cube(2, 16, 16))
+    with pytest.raises(ValueError, match=r"clip.frames 15"):
+        ClipShape(frames=15, size=32).grid(Cube(2, 16, 16))
+    assert ClipShape(frames=16, size=224).grid(Cube(2, 16, 16)) == Grid(8, 14, 14)
+    assert Grid(8, 14, 14).tokens == 1568
+
+
+def test_clips_are_bytes() -> None:
+    with pytest.raises((ValueError, TypeError), match=r"uint8|UInt8"):  # the signature's check speaks first in tests
+        Clips(torch.zeros(1, 3, 2, 4, 4), torch.zeros(1, dtype=torch.int64))
+
+
+def test_a_part_of_a_batch_takes_the_same_rows_everywhere() -> None:
+    video = torch.arange(4, dtype=torch.uint8).reshape(4, 1, 1, 1, 1)
+    batch = Batch({"video": Clips(video, torch.arange(4))}, labels=torch.tensor([5, 6, 7, 8]))
+    part = batch.part(slice(1, 3))
+    assert part.size == 2
+    assert part.clips["video"].video.flatten().tolist() == [1, 2]
+    assert part.labels is not None
+    assert part.labels.tolist() == [6, 7]
