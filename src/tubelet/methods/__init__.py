@@ -1,0 +1,1 @@
+"""The shapes in which parts are put together to learn."""

@@ -1,0 +1,60 @@
+"""The masked autoencoder: hidden tokens are dropped, a light decoder predicts them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Float, Num
+from pydantic import Field
+from torch import Tensor, nn
+
+from tubelet.models.decoder import Decoder, DecoderSpec
+from tubelet.models.vit import ViT, ViTSpec
+from tubelet.nn.init import xavier_
+from tubelet.spec import Spec
+from tubelet.targets.pixels import Target
+from tubelet.types import Batch, ClipShape, Output, Split
+
+
+class MaskedAutoencoderSpec(Spec):
+    """Encoder and decoder of a `MaskedAutoencoder`; the default is VideoMAE ViT-B (arXiv:2203.12602)."""
+
+    kind: Literal["masked_autoencoder"] = "masked_autoencoder"
+    encoder: ViTSpec = Field(default_factory=ViTSpec)
+    decoder: DecoderSpec = Field(default_factory=DecoderSpec)
+
+    def build(self, clip: ClipShape, target: Target) -> MaskedAutoencoder:
+        """With fresh weights from torch's default generator. ValueError where cube and clip do not fit."""
+        encoder = ViT(self.encoder, clip, final_norm=True)
+        width = target.width(self.encoder.cube)
+        decoder = Decoder(self.decoder, encoder.grid, encoder_width=self.encoder.width, target_width=width)
+        method = MaskedAutoencoder(encoder, decoder, target)
+        method.apply(xavier_)
+        return method
+
+
+class MaskedAutoencoder(nn.Module):
+    """VideoMAE (arXiv:2203.12602, section 3), on the stream "video"."""
+
+    def __init__(self, encoder: ViT, decoder: Decoder, target: Target) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.target = target
+
+    def forward(self, batch: Batch) -> Output:
+        """Mean loss over the scored tokens of the batch."""
+        video = batch.clips["video"].video
+        split = batch.splits["video"]
+        prediction = self.predict(video, split)
+        target = self.target.rows(video, split.wanted, self.encoder.spec.cube)
+        return Output(self.target.loss(prediction, target, split.weight))
+
+    def predict(self, video: Num[Tensor, "B C T H W"], split: Split) -> Float[Tensor, "B K P"]:
+        """Predictions of the wanted tokens from the seen ones. `video` is uint8 or float in 0..255."""
+        predictions: Tensor = self.decoder(self.encoder(video, split.seen), split)
+        return predictions
+
+    def count(self, batch: Batch) -> float:
+        """How much this batch weighs in a mean over batches: its scored tokens. Call it before `.to(device)`."""
+        return float(batch.splits["video"].weight.sum())

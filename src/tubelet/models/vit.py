@@ -1,0 +1,96 @@
+"""The plain video transformer: cubes, fixed positions, joint space-time attention."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Float, Int, Num
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tubelet.nn.block import NORM_EPS, Block
+from tubelet.nn.drop_path import drop_path_rates
+from tubelet.nn.patch import CubeEmbed
+from tubelet.nn.pixels import Normalise, all_cubes, take_cubes
+from tubelet.nn.position import learnt, sinusoid, take_rows
+from tubelet.spec import Spec
+from tubelet.types import ClipShape, Cube
+
+
+class ViTSpec(Spec):
+    """Size and options of a `ViT`; the default is ViT-B/16 with tubelets of 2 frames (arXiv:2203.12602)."""
+
+    kind: Literal["vit"] = "vit"
+    width: int = Field(default=768, ge=2)
+    depth: int = Field(default=12, ge=1)
+    heads: int = Field(default=12, ge=1)
+    mlp_ratio: float = Field(default=4.0, gt=0.0)
+    patch: int = Field(default=16, ge=1, description="pixels down and across one cube")
+    tubelet: int = Field(default=2, ge=1, description="frames of one cube")
+    drop_path: float = Field(default=0.0, ge=0.0, lt=1.0, description="rate of the last block; the first has 0")
+    layer_scale: float | None = Field(default=None, gt=0.0, description="first value of the branch scales; null = none")
+    learnable_positions: bool = False
+    checkpointing: bool = Field(default=False, description="recompute blocks in backward: less memory, slower")
+
+    @property
+    def cube(self) -> Cube:
+        return Cube(self.tubelet, self.patch, self.patch)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> ViTSpec:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class ViT(nn.Module):
+    """Encoder of VideoMAE (arXiv:2203.12602, section 3.3). No class token.
+
+    Names that training relies on: `patch_embed`, `pos_embed`, `blocks.{i}`, `norm` (empty without `final_norm`).
+    """
+
+    pos_embed: Tensor
+
+    def __init__(self, spec: ViTSpec, clip: ClipShape, *, final_norm: bool) -> None:
+        super().__init__()
+        self.spec = spec
+        self.clip = clip
+        self.grid = clip.grid(spec.cube)
+        self.normalise = Normalise()
+        self.patch_embed = CubeEmbed(spec.width, spec.cube)
+        if spec.learnable_positions:
+            self.pos_embed = learnt(self.grid.tokens, spec.width)
+        else:  # a non-persistent buffer: `.to()` moves it, no checkpoint holds it
+            self.register_buffer("pos_embed", sinusoid(self.grid.tokens, spec.width), persistent=False)
+        self.blocks = nn.ModuleList(
+            Block(spec.width, spec.heads, mlp_ratio=spec.mlp_ratio, drop_path=rate, layer_scale=spec.layer_scale)
+            for rate in drop_path_rates(spec.drop_path, spec.depth)
+        )
+        self.norm = nn.LayerNorm(spec.width, eps=NORM_EPS) if final_norm else nn.Identity()
+
+    def forward(
+        self, video: Num[Tensor, "B C T H W"], seen: Int[Tensor, "B V"] | None = None
+    ) -> Float[Tensor, "B _ {self.spec.width}"]:
+        """Tokens of the seen cubes, or of all: the others are never copied, normalised or embedded.
+
+        `video` is uint8, or float in the same range 0..255. ValueError where it has another size than the model.
+        """
+        self._check(video)
+        if seen is None:
+            cubes, position = all_cubes(video, self.spec.cube), self.pos_embed
+        else:
+            cubes, position = take_cubes(video, seen, self.spec.cube), take_rows(self.pos_embed, seen)
+        tokens = self.patch_embed(self.normalise(cubes)) + position
+        for block in self.blocks:
+            if self.spec.checkpointing and self.training:
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
+        out: Tensor = self.norm(tokens)
+        return out
+
+    def _check(self, video: Tensor) -> None:
+        wanted = (self.clip.frames, self.clip.size, self.clip.size)
+        if tuple(video.shape[2:]) != wanted:
+            raise ValueError(f"the model takes clips of [T,H,W] {wanted}, got {tuple(video.shape[2:])}")

@@ -1,0 +1,1 @@
+"""Pure pieces: layers without knowledge of a paper."""

@@ -1,0 +1,67 @@
+"""The pre-norm transformer block."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tubelet.nn.attention import Attention
+from tubelet.nn.drop_path import DropPath
+
+NORM_EPS: Final = 1e-6
+
+
+class Mlp(nn.Module):
+    """Two linear maps with exact GELU between them."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        changed: Tensor = self.fc2(F.gelu(self.fc1(tokens)))
+        return changed
+
+
+class Block(nn.Module):
+    """`x + attention(norm1(x))`, then `x + mlp(norm2(x))`; LayerNorm eps 1e-6 (V1 `modeling_finetune.py`).
+
+    With `layer_scale` each branch is multiplied by a learnt vector that starts at that value (arXiv:2103.17239).
+    """
+
+    def __init__(
+        self, width: int, heads: int, *, mlp_ratio: float, drop_path: float = 0.0, layer_scale: float | None = None
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attention = Attention(width, heads)
+        self.scale1 = _scale(width, layer_scale)
+        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.scale2 = _scale(width, layer_scale)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        return self._add(tokens, self.attention(self.norm1(tokens)))
+
+    def tail(self, tokens: Float[Tensor, "B N D"], count: int) -> Float[Tensor, "B K D"]:
+        """The last `count` rows of `forward`, at the cost of those rows: for a last block."""
+        return self._add(tokens[:, tokens.shape[1] - count :], self.attention.tail(self.norm1(tokens), count))
+
+    def _add(self, tokens: Float[Tensor, "B N D"], attended: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        tokens = tokens + self.drop_path(_scaled(attended, self.scale1))
+        changed: Tensor = self.mlp(self.norm2(tokens))
+        return torch.add(tokens, self.drop_path(_scaled(changed, self.scale2)))
+
+
+def _scale(width: int, start: float | None) -> nn.Parameter | None:
+    return None if start is None else nn.Parameter(torch.full((width,), start))
+
+
+def _scaled(branch: Float[Tensor, "B N D"], scale: Float[Tensor, " D"] | None) -> Float[Tensor, "B N D"]:
+    return branch if scale is None else branch * scale

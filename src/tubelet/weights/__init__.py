@@ -1,0 +1,1 @@
+"""Weights in and out: renames, other people's checkpoints."""
