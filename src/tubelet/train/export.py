@@ -1,0 +1,22 @@
+"""The result of a run: a folder with weights and the recipe that made them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe, write_recipe
+from tubelet.train.checkpoint import MODEL, plain_disk_errors, write_tensors
+from tubelet.train.files import new_folder
+from tubelet.train.resume import MODEL_FOLDER, RECIPE
+
+
+def write_model(out: Path, recipe: PretrainRecipe | FinetuneRecipe, tensors: Mapping[str, Tensor]) -> Path:
+    """Write `model/` of the run folder `out`, whole or not at all; returns it. ValueError where the disk is full."""
+    folder = out / MODEL_FOLDER
+    with plain_disk_errors(out), new_folder(folder) as temporary:
+        write_tensors(tensors, temporary / MODEL)
+        write_recipe(recipe, temporary / RECIPE)
+    return folder

@@ -1,0 +1,104 @@
+"""All that a run tells: records in the log, skipped files, reports to who looks on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import torch
+
+from tubelet.data.dataset import Loaded
+from tubelet.train.job import Job
+from tubelet.train.log import RunLog
+from tubelet.train.pace import Pace
+from tubelet.train.skips import Skips
+from tubelet.train.tally import Taken, Tally
+from tubelet.train.watch import StepReport, Watch
+
+_SHOWN_SKIPS: Final = 5
+_NOT_METRICS: Final = frozenset({"step", "epoch", "loss", "lr", "skipped"})
+
+
+class Journal:
+    """Opens log.jsonl, TensorBoard and skipped.csv of a run that goes on after `step`."""
+
+    def __init__(self, job: Job, watch: Watch, *, step: int, total: int) -> None:
+        videos = job.dataset.videos
+        self._watch, self._total = watch, total
+        self._skips = Skips(job.out, step=step, count=len(videos), max_skipped=job.recipe.data.max_skipped)
+        self._tally = Tally(job.out, name_of=lambda index: str(videos[index].path))
+        self._pace = Pace()
+        self._log = RunLog(job.out, step=step)
+
+    def note_skipped(self, loaded: Loaded, step: int) -> None:
+        """Write down files of the step that could not be read; ValueError where they are too many by now."""
+        new = self._skips.note(loaded.skipped, step)
+        for one in new[:_SHOWN_SKIPS]:
+            self._watch.say(f"skipped {one.path}: {one.reason}")
+        if len(new) > _SHOWN_SKIPS:
+            self._watch.say(f"skipped {len(new) - _SHOWN_SKIPS} more, see {self._skips.path}")
+
+    def add(self, taken: Taken, *, clips: int) -> None:
+        """A step with an update."""
+        self._tally.add(taken)
+        self._pace.count(clips)
+
+    def add_skipped(self, *, step: int, epoch: int, learning_rate: float, files: int) -> None:
+        """A step without one: none of its files could be read."""
+        self._tally.add_skipped(step=step, epoch=epoch, learning_rate=learning_rate, files=files)
+        self._pace.count(0)
+
+    def begin(self) -> None:
+        """The clock starts: what came before was no training."""
+        self._pace.begin()
+
+    def read(self, *, waited_seconds: float) -> None:
+        """Look at the device, write the records since the last look, tell who looks on; ValueError if not finite."""
+        records = self._tally.read()
+        for record in records:
+            self._log.write_step(record)
+        self._log.flush()
+        if records:
+            self._report(records[-1], waited_seconds)
+
+    def _report(self, latest: Mapping[str, Any], waited_seconds: float) -> None:
+        step = latest["step"]
+        speed = self._pace.look(steps_left=self._total - step, waited_seconds=waited_seconds)
+        self._log.draw_speed(step, clips_per_second=speed.clips_per_second, waiting_ratio=speed.waiting_ratio)
+        self._watch.step(
+            StepReport(
+                step=step,
+                total=self._total,
+                epoch=latest["epoch"],
+                loss=latest.get("loss"),
+                learning_rate=latest["lr"],
+                clips_per_second=speed.clips_per_second,
+                waiting_ratio=speed.waiting_ratio,
+                seconds_left=speed.seconds_left,
+                metrics={name: value for name, value in latest.items() if name not in _NOT_METRICS},
+            )
+        )
+
+    def evaluate(self, step: int, epoch: int, measure: Callable[[int], Mapping[str, float]]) -> None:
+        """Measure after `epoch`, whose last step was `step`, unless the log says that it was done."""
+        if epoch in self._log.evaluated:
+            return
+        metrics = measure(epoch)
+        self._log.write_evaluation(step, epoch, metrics)
+        values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        self._watch.say(f"epoch {epoch + 1}: {values}")
+        self._pace.begin()
+
+    def sync(self) -> None:
+        """Be sure of the log before a checkpoint claims its step."""
+        self._log.sync()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._log.close()
+
+
+def video_index(loaded: Loaded) -> torch.Tensor:
+    """Indices of the videos of a batch, on the host, all streams after one another."""
+    assert loaded.batch is not None
+    return torch.cat([clips.index for clips in loaded.batch.clips.values()])

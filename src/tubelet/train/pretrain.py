@@ -1,0 +1,64 @@
+"""Masked pre-training on a folder or list of unlabelled videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tubelet.data.dataset import ClipDataset, ClipPlan, MaskDraw
+from tubelet.methods.autoencoder import MaskedAutoencoder
+from tubelet.recipe import PretrainRecipe
+from tubelet.rng import step_rng
+from tubelet.train.checkpoint import latest
+from tubelet.train.export import write_model
+from tubelet.train.job import Job
+from tubelet.train.loop import fit
+from tubelet.train.optim import parameter_groups
+from tubelet.train.resume import prepare
+from tubelet.train.watch import Watch
+from tubelet.video.manifest import read_manifest
+from tubelet.weights.start import start_whole
+
+
+def pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool = False) -> Path:
+    """Pre-train as the recipe says in the run folder `out`; returns its folder `model/`.
+
+    A run folder that holds work is continued, unless `fresh`, which removes that work first. Errors are those of
+    `tubelet.train.loop.fit`, and ValueError for videos or weights that are not there.
+    """
+    if recipe.data.videos is None:
+        raise ValueError("no videos to train on: give a folder or a list with --data (data.videos in the recipe)")
+    root = None if recipe.data.root is None else Path(recipe.data.root)
+    manifest = read_manifest(Path(recipe.data.videos), root=root, labelled=False)
+    method = build_method(recipe)
+    prepare(out, fresh=fresh)
+    if recipe.start is not None and latest(out) is None:
+        started = start_whole(method, Path(recipe.start))
+        watch.say(f"weights from {started.file}")
+    job = Job(
+        recipe=recipe,
+        out=out,
+        method=method,
+        groups=parameter_groups(dict(method.named_parameters()), weight_decay=recipe.optim.weight_decay),
+        dataset=ClipDataset(manifest.videos, plan_of(recipe, method)),
+    )
+    fit(job, watch)
+    return write_model(out, recipe, method.state_dict())
+
+
+def build_method(recipe: PretrainRecipe) -> MaskedAutoencoder:
+    """The method with the first weights of the recipe's seed."""
+    with step_rng(recipe.seed, 0):
+        return recipe.model.build(recipe.clip, recipe.target)
+
+
+def plan_of(recipe: PretrainRecipe, method: MaskedAutoencoder) -> ClipPlan:
+    """How clips and masks of the recipe are drawn."""
+    return ClipPlan(
+        clip=recipe.clip,
+        sampler=recipe.data.sampler,
+        augment=recipe.data.augment,
+        seed=recipe.seed,
+        views=recipe.data.views,
+        masks=MaskDraw(rule=recipe.mask, decode=recipe.decode, grid=method.encoder.grid),
+        cache=None if recipe.data.cache is None else Path(recipe.data.cache),
+    )

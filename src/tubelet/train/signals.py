@@ -1,0 +1,58 @@
+"""Ctrl-C and SIGTERM ask a run to stop after the step it is in."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):  # noqa: N818  not an error: the run saved its state and can be continued
+    """The run was asked to stop, and its state is saved. `signal` is the number of what asked."""
+
+    def __init__(self, number: int, *, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}; run again to continue")
+        self.signal = number
+        self.step = step
+
+
+class StopRequest:
+    """Holds the signal that asked to stop, None while none did."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._asked = 0.0
+
+    def receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  handlers are given the frame
+        """Handler: the first signal asks; a later Ctrl-C stops at once, without saving.
+
+        Some runners (make, timeout) deliver one request twice, so a repetition counts only after a second.
+        """
+        if self.signal is None:
+            self.signal, self._asked = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._asked > 1:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Inside, Ctrl-C and SIGTERM are noted; the handlers from before are put back on leaving.
+
+    Outside the main thread signals cannot be caught: the request then stays empty.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, request.receive) for number in STOPPING}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

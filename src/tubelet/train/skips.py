@@ -1,0 +1,64 @@
+"""skipped.csv: the videos a run could not read, each once, with the reason; and the cap on how many."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from tubelet.data.dataset import Skipped
+from tubelet.train.files import write_text
+
+SKIPPED: Final = "skipped.csv"
+_COLUMNS: Final = ("path", "reason", "first_step")
+
+
+class Skips:
+    """Notes videos that were skipped. Those noted after `step`, from which the run goes on, are forgotten.
+
+    More than the share `max_skipped` of all `count` videos is a ValueError.
+    """
+
+    def __init__(self, out: Path, *, step: int, count: int, max_skipped: float) -> None:
+        self.path = out / SKIPPED
+        self.count, self.max_skipped = count, max_skipped
+        kept = [row for row in read_skipped(self.path) if int(row["first_step"]) <= step]
+        self._known = {row["path"] for row in kept}
+        write_text(self.path, _rows([_COLUMNS, *([row[name] for name in _COLUMNS] for row in kept)]))
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def note(self, skipped: Iterable[Skipped], step: int) -> tuple[Skipped, ...]:
+        """Write down the new ones among these, and return them; ValueError where they are too many now."""
+        new = {str(one.path): one for one in skipped if str(one.path) not in self._known}
+        if not new:
+            return ()
+        self._known |= new.keys()
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            file.write(_rows([path, " ".join(one.reason.split()), step] for path, one in new.items()))
+            file.flush()
+            os.fsync(file.fileno())
+        if len(self) > self.max_skipped * self.count:
+            raise ValueError(
+                f"{len(self)} of {self.count} videos cannot be read, more than data.max_skipped={self.max_skipped:g} "
+                f"allows; {self.path} names them and says why"
+            )
+        return tuple(new.values())
+
+
+def read_skipped(path: Path) -> list[dict[str, str]]:
+    """Rows of a skipped.csv (path, reason, first_step); none where there is no file; a line cut short is left out."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if (row.get("first_step") or "").isdigit()]
+
+
+def _rows(rows: Iterable[Iterable[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,105 @@
+"""Small real work with a stop-watch: a matrix product, a decoded file, a training step."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import av
+import numpy as np
+import torch
+
+from tubelet.masks import All, Tube
+from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
+from tubelet.models.decoder import DecoderSpec
+from tubelet.models.vit import ViTSpec
+from tubelet.rng import generator
+from tubelet.targets.pixels import NormalisedPixels
+from tubelet.types import Batch, Clips, ClipShape, Mask
+from tubelet.video.read import frames
+
+CLIP: Final = ClipShape(frames=16, size=64)
+BATCH: Final = 8
+
+
+def matmul_trial(dtype: torch.dtype, size: int = 768) -> float:
+    """Seconds of one square matrix product on the processor, the best of a few."""
+    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+    return _best(lambda: left @ right, tries=4)
+
+
+def decode_trial() -> str:
+    """Write a small H.264 (else MPEG-4) file, read it back by index, check what came; says how fast."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trial.mp4"
+        codec = _write_ramp(path, count=32)
+        wanted = np.arange(0, 32, 2)
+        started = time.perf_counter()
+        read = frames(path, wanted)
+        seconds = time.perf_counter() - started
+    levels = read.mean(axis=(1, 2, 3))
+    if len(read) != len(wanted) or not np.all(np.diff(levels) > 0):
+        raise RuntimeError(f"the frames of a {codec} file came back wrong")
+    return f"{codec}, 16 of 32 frames of 320x240 in {1000 * seconds:.0f} ms"
+
+
+def _write_ramp(path: Path, count: int) -> str:
+    """Frames that grow brighter one by one. Returns the codec used."""
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(30))
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for index in range(count):
+            image = np.full((240, 320, 3), 20 + 6 * index, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    return codec
+
+
+def step_trial() -> str:
+    """Forward, backward and update of a tiny masked autoencoder on the best device; says how fast."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    spec = MaskedAutoencoderSpec(
+        encoder=ViTSpec(width=192, depth=4, heads=3), decoder=DecoderSpec(width=96, depth=1, heads=3)
+    )
+    with torch.random.fork_rng(devices=[]):
+        method = spec.build(CLIP, NormalisedPixels()).to(device)
+    optimiser = torch.optim.AdamW(method.parameters(), lr=1e-4)
+    batch = _random_batch(method).to(device)
+
+    def step() -> float:
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = method(batch).loss
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        return float(loss.detach())
+
+    seconds = _best(step, tries=3)
+    if not np.isfinite(step()):
+        raise RuntimeError("the loss of the test step is not finite")
+    return f"{BATCH / seconds:.0f} clips/s on {device.type} (tiny ViT, 16 frames of 64x64, bf16)"
+
+
+def _random_batch(method: MaskedAutoencoder) -> Batch:
+    rng = generator(0)
+    video = torch.from_numpy(rng.integers(0, 256, (BATCH, 3, CLIP.frames, CLIP.size, CLIP.size), dtype=np.uint8))
+    grid = method.encoder.grid
+    hidden = torch.from_numpy(np.stack([Tube(ratio=0.75)(grid, rng) for _ in range(BATCH)]))
+    decoded = torch.from_numpy(np.stack([All()(grid, one.numpy(), rng) for one in hidden]))
+    return Batch({"video": Clips(video, torch.arange(BATCH))}, {"video": Mask(hidden, decoded).split()})
+
+
+def _best(work: Callable[[], object], tries: int) -> float:
+    """Seconds of the fastest try, after one to warm up."""
+    work()
+    seconds = []
+    for _ in range(tries):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
