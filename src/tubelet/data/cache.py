@@ -1,0 +1,87 @@
+"""Decoded frames kept on disk, so that a small set is decoded once and not once an epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from jaxtyping import UInt8
+
+from tubelet.video.read import VideoFile, open_video
+
+LARGEST_BYTES: Final = 512 * 2**20
+"""A video whose frames take more is not cached but read from its file each time."""
+
+
+class FrameCache:
+    """All frames of each video as one array file, read through a memory map (the system shares it between workers).
+
+    A file is found by the video's path, its size and time of change, and `short_side`, so a changed video is decoded
+    anew and its old frames are deleted; a damaged array file is written anew. Files appear whole or not at all.
+    ValueError where the folder cannot be written. A disk that fills up later stops the caching, not the run.
+    """
+
+    def __init__(self, folder: Path, *, short_side: int | None) -> None:
+        self.folder, self.short_side = Path(folder), short_side
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{folder}: the frame cache cannot be made here ({error.strerror})") from error
+        if not os.access(self.folder, os.W_OK):
+            raise ValueError(f"{folder}: the frame cache cannot be written here; choose another folder")
+
+    def frames(self, path: Path) -> UInt8[np.ndarray, "N H W 3"] | None:
+        """All frames, decoded now if need be; None where they are too many to keep. BadVideo as in `open_video`."""
+        file = self.file(path)
+        if file is None:
+            with open_video(path):  # says why
+                return None
+        kept = _load(file)
+        if kept is not None:
+            return kept
+        with open_video(path) as video:
+            if self._bytes(video) > LARGEST_BYTES:
+                return None
+            decoded = video.frames(range(len(video)), short_side=self.short_side)
+        self._keep(decoded, file)
+        return decoded
+
+    def file(self, path: Path) -> Path | None:
+        """Where the frames of a video are kept; None where the video does not exist."""
+        try:
+            facts = os.stat(path)
+        except OSError:
+            return None
+        name = hashlib.sha256(f"{os.path.abspath(path)}\n{self.short_side}".encode()).hexdigest()[:32]
+        return self.folder / name[:2] / f"{name}-{facts.st_mtime_ns:x}-{facts.st_size:x}.npy"
+
+    def _bytes(self, video: VideoFile) -> int:
+        short = min(video.info.width, video.info.height)
+        scale = 1.0 if self.short_side is None else min(1.0, self.short_side / short)
+        return int(len(video) * video.info.width * video.info.height * 3 * scale**2)
+
+    def _keep(self, frames: UInt8[np.ndarray, "N H W 3"], file: Path) -> None:
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        try:
+            file.parent.mkdir(exist_ok=True)
+            with temporary.open("wb") as out:
+                np.save(out, frames, allow_pickle=False)
+                out.flush()
+                os.fsync(out.fileno())
+            temporary.replace(file)
+            for other in file.parent.glob(f"{file.name.split('-')[0]}-*.npy"):
+                if other != file:
+                    other.unlink(missing_ok=True)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+
+
+def _load(file: Path) -> UInt8[np.ndarray, "N H W 3"] | None:
+    try:
+        frames: UInt8[np.ndarray, "N H W 3"] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # not there yet, or cut short by a crash
+        return None
+    return frames if frames.dtype == np.uint8 and frames.ndim == 4 and len(frames) else None

@@ -1,0 +1,216 @@
+"""Clips from videos: what a training step and a test are fed with.
+
+Everything that is drawn for a clip follows from (seed, epoch, index, view). A file that cannot be read gives a
+`Skipped` with the reason and is never replaced by another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tubelet.data.cache import FrameCache
+from tubelet.rng import generator
+from tubelet.types import Batch, Clips, ClipShape, Grid, Mask
+from tubelet.video.augment import Augment, test_crops
+from tubelet.video.manifest import VideoRef
+from tubelet.video.read import BadVideo, open_video
+from tubelet.video.sample import Sampler
+
+
+@runtime_checkable
+class HiddenRule(Protocol):
+    """A mask rule: which tokens of the grid are hidden."""
+
+    def __call__(self, grid: Grid, rng: np.random.Generator) -> Bool[np.ndarray, "t h w"]: ...
+
+
+@runtime_checkable
+class DecodedRule(Protocol):
+    """A decode rule: which tokens the decoder predicts."""
+
+    def __call__(
+        self, grid: Grid, hidden: Bool[np.ndarray, "t h w"], rng: np.random.Generator
+    ) -> Bool[np.ndarray, "t h w"]: ...
+
+
+@dataclass(frozen=True)
+class MaskDraw:
+    """How the mask of a clip is drawn: a rule for what is hidden, one for what is decoded, and the token grid."""
+
+    rule: HiddenRule
+    decode: DecodedRule
+    grid: Grid
+
+    def __call__(self, rng: np.random.Generator) -> Bool[np.ndarray, "2 t h w"]:
+        """`hidden` and `decoded` of one clip."""
+        hidden = self.rule(self.grid, rng)
+        return np.stack([hidden, self.decode(self.grid, hidden, rng)])
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """How clips are taken from videos: `views` clips from each video that is decoded, each with a mask if `masks`.
+
+    Frames with a short side above `short_side` pixels are scaled down to it while they are read. None means 10/7 of the
+    clip's size, 320 for 224: the size at which the authors keep Kinetics. `cache` is a folder for decoded frames.
+    """
+
+    clip: ClipShape
+    sampler: Sampler
+    augment: Augment
+    seed: int
+    views: int = 1
+    masks: MaskDraw | None = None
+    cache: Path | None = None
+    short_side: int | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A video that could not be read: its place in the manifest, its identity, its file, and why."""
+
+    index: int
+    name: str
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The clips of one video, uint8 [V,C,T,H,W]; masks bool [V,2,t,h,w] (hidden, decoded) and its label, if any."""
+
+    index: int
+    video: UInt8[Tensor, "V C T H W"]
+    masks: Bool[Tensor, "V 2 t h w"] | None
+    label: int | None
+
+
+@dataclass(frozen=True)
+class VideoViews:
+    """All test views of one video, uint8 [clips * crops, C, T, H, W], clip by clip."""
+
+    index: int
+    video: UInt8[Tensor, "V C T H W"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A batch of what could be read (None if nothing), and what could not."""
+
+    batch: Batch | None
+    skipped: tuple[Skipped, ...]
+
+    def pin_memory(self) -> Loaded:
+        """Called by torch's loader, which is why it is here."""
+        return self if self.batch is None else replace(self, batch=self.batch.pin_memory())
+
+
+class ClipDataset(Dataset[Sample | Skipped]):
+    """Training clips; keys are (epoch, index)."""
+
+    def __init__(self, videos: Sequence[VideoRef], plan: ClipPlan) -> None:
+        self.videos, self.plan = tuple(videos), plan
+        self._read = FrameReader(plan.clip, cache=plan.cache, short_side=plan.short_side)
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | Skipped:
+        epoch, index = key
+        plan, video = self.plan, self.videos[index]
+        draws = [generator(plan.seed, epoch, index, view) for view in range(plan.views)]
+
+        def choose(total: int) -> Int64[np.ndarray, "V T"]:
+            return np.stack([plan.sampler.train(total, plan.clip.frames, draw) for draw in draws])
+
+        try:
+            frames, places = self._read(video.path, choose)
+        except BadVideo as bad:
+            return Skipped(index, video.name, video.path, bad.reason)
+        clips = [plan.augment(frames[place], plan.clip.size, draw) for place, draw in zip(places, draws, strict=True)]
+        masks = None if plan.masks is None else torch.from_numpy(np.stack([plan.masks(draw) for draw in draws]))
+        return Sample(index, torch.stack(clips), masks, video.label)
+
+
+class EvalDataset(Dataset[VideoViews | Skipped]):
+    """Test views: `clips` in time times `crops` in space of each video; keys are indices. Nothing is drawn."""
+
+    def __init__(
+        self,
+        videos: Sequence[VideoRef],
+        *,
+        clip: ClipShape,
+        sampler: Sampler,
+        clips: int = 1,
+        crops: int = 1,
+        cache: Path | None = None,
+    ) -> None:
+        self.videos, self.clip, self.sampler = tuple(videos), clip, sampler
+        self.clips, self.crops = clips, crops
+        self._read = FrameReader(clip, cache=cache)
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> VideoViews | Skipped:
+        video = self.videos[index]
+        try:
+            frames, places = self._read(
+                video.path, lambda total: self.sampler.views(total, self.clip.frames, self.clips)
+            )
+        except BadVideo as bad:
+            return Skipped(index, video.name, video.path, bad.reason)
+        squares = test_crops(frames, self.clip.size, self.crops)
+        return VideoViews(index, torch.cat([squares[:, :, torch.from_numpy(place)] for place in places]))
+
+
+class FrameReader:
+    """Reads the frames that several clips need, each frame once, from the file or from the cache."""
+
+    def __init__(self, clip: ClipShape, *, cache: Path | None, short_side: int | None = None) -> None:
+        self.short_side = round(clip.size * 10 / 7) if short_side is None else short_side
+        self._cache = None if cache is None else FrameCache(cache, short_side=self.short_side)
+
+    def __call__(
+        self, path: Path, choose: Callable[[int], Int64[np.ndarray, "V T"]]
+    ) -> tuple[UInt8[np.ndarray, "K H W 3"], Int64[np.ndarray, "V T"]]:
+        """`choose` gets the number of frames and gives frame numbers; back come frames, and where each number is."""
+        kept = None if self._cache is None else self._cache.frames(path)
+        if kept is not None:
+            wanted, places = _distinct(choose(len(kept)))
+            return np.asarray(kept[wanted]), places
+        with open_video(path) as video:
+            wanted, places = _distinct(choose(len(video)))
+            return video.frames(wanted, short_side=self.short_side), places
+
+
+def collate(items: Sequence[Sample | Skipped]) -> Loaded:
+    """A batch of the samples, views of a video next to each other; skipped videos are handed on beside it."""
+    skipped = tuple(item for item in items if isinstance(item, Skipped))
+    samples = [item for item in items if isinstance(item, Sample)]
+    if not samples:
+        return Loaded(None, skipped)
+    counts = torch.tensor([len(sample.video) for sample in samples])
+    index = torch.tensor([sample.index for sample in samples]).repeat_interleave(counts)
+    labels = [-1 if sample.label is None else sample.label for sample in samples]
+    masks = [sample.masks for sample in samples if sample.masks is not None]
+    batch = Batch(
+        clips={"video": Clips(torch.cat([sample.video for sample in samples]), index)},
+        splits={"video": Mask(*torch.cat(masks).unbind(1)).split()} if masks else {},
+        labels=torch.tensor(labels).repeat_interleave(counts) if min(labels) >= 0 else None,
+    )
+    return Loaded(batch, skipped)
+
+
+def _distinct(wanted: Int64[np.ndarray, "V T"]) -> tuple[Int64[np.ndarray, " K"], Int64[np.ndarray, "V T"]]:
+    distinct, places = np.unique(wanted, return_inverse=True)
+    return distinct, places.reshape(wanted.shape).astype(np.int64)

@@ -1,0 +1,1 @@
+"""Video in: manifests, exact frames, sampling in time, augmentation."""

@@ -1,0 +1,170 @@
+"""Which videos there are, and what their labels are: from a folder tree or from a list."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tubelet.video.lists import read_list
+
+# fmt: off
+VIDEO_EXTENSIONS: Final = frozenset({
+    ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".avi", ".mkv", ".webm", ".flv", ".f4v", ".wmv", ".asf",
+    ".mpg", ".mpeg", ".mpe", ".m2v", ".ts", ".mts", ".m2ts", ".mxf", ".ogv", ".ogg", ".ivf", ".y4m",
+    ".gif", ".apng", ".webp", ".h264", ".264", ".hevc", ".h265", ".265", ".vob", ".dv", ".rm", ".rmvb",
+})
+# fmt: on
+
+
+@dataclass(frozen=True)
+class VideoRef:
+    """One video: where it lies, its class (None where unlabelled), and its identity.
+
+    `name` is the path as listed, or relative to the folder; never the file name alone, which other folders may use too.
+    `line` is its line in the list, from 1; None in a folder tree.
+    """
+
+    path: Path
+    label: int | None
+    name: str
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Videos in order, names of the classes by label (None where labels are plain numbers), and where they are from."""
+
+    videos: tuple[VideoRef, ...]
+    classes: tuple[str, ...] | None
+    source: Path
+
+    def place(self, video: VideoRef) -> str:
+        """Where the manifest names a video, for messages."""
+        return f"{self.source}: {video.name}" if video.line is None else f"{self.source}, line {video.line}"
+
+
+def read_manifest(source: Path, *, root: Path | None = None, labelled: bool) -> Manifest:
+    """Read a folder of videos, a list, or a single video file.
+
+    A folder is searched with all its sub-folders, in sorted order, for files with a video extension; names that start
+    with a dot are left out. With labels, the sub-folders of the first level are the classes, in sorted order.
+
+    A list has one video a line: `path label` with a space, tab or comma between, as Kinetics, SSv2 and the authors'
+    scripts write it; a first line `path,label` is skipped; the label is the LAST field, so that paths may hold spaces
+    and commas; it is a number from 0, or a class name. Without labels a line is a path, and a label is ignored.
+    JSON Lines (`.jsonl`) have {"path": ..., "label": ...}. UCF101 lists (`trainlist01.txt`) are known by the
+    `classInd.txt` beside them. Paths start from `root`, else from the list's folder. A path without an extension gets
+    `.mp4`, as the authors do (`.webm` where only that exists).
+
+    ValueError in one line for: nothing there, no videos in it, a bad line (with its number), a missing label.
+    """
+    source = Path(source)
+    if root is not None and not Path(root).is_dir():
+        raise ValueError(f"{root}: no such folder (root of the paths in {source})")
+    if source.is_dir():
+        return _read_folder(source, labelled=labelled)
+    if not source.exists():
+        raise ValueError(f"{source}: no such file or folder")
+    if source.suffix.lower() in VIDEO_EXTENSIONS:
+        return _single_file(source, labelled=labelled)
+    return _read_list(source, root=Path(root) if root else source.parent, labelled=labelled)
+
+
+def check_labels(manifest: Manifest, classes: int) -> None:
+    """ValueError that names file and line where a label is missing or outside 0..classes-1."""
+    for video in manifest.videos:
+        if video.label is None:
+            raise ValueError(f"{manifest.place(video)}: no label")
+        if not 0 <= video.label < classes:
+            raise ValueError(
+                f"{manifest.place(video)}: label {video.label} of {video.name} is outside 0..{classes - 1}"
+                + ("; are the labels counted from 1?" if video.label == classes else "")
+            )
+
+
+def check_unique(manifest: Manifest) -> None:
+    """ValueError where a video is listed twice: harmless in training, but a test would count it twice."""
+    seen: dict[str, VideoRef] = {}
+    for video in manifest.videos:
+        first = seen.setdefault(video.name, video)
+        if first is not video:
+            raise ValueError(f"{manifest.place(video)}: {video.name} is already on line {first.line}")
+
+
+def _read_folder(folder: Path, *, labelled: bool) -> Manifest:
+    found = sorted(_relative_names(folder))
+    if not found:
+        raise ValueError(f"{folder}: no videos in this folder (searched for {', '.join(sorted(VIDEO_EXTENSIONS))})")
+    if not labelled:
+        return Manifest(tuple(VideoRef(folder / name, None, name) for name in found), None, folder)
+    loose = [name for name in found if "/" not in name]
+    if loose:
+        raise ValueError(f"{folder / loose[0]}: lies beside the class folders; move it into the folder of its class")
+    classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
+    label = {name: number for number, name in enumerate(classes)}
+    videos = tuple(VideoRef(folder / name, label[name.split("/")[0]], name) for name in found)
+    return Manifest(videos, classes, folder)
+
+
+def _relative_names(folder: Path) -> list[str]:
+    """Names below `folder`, through links to folders as well (sets are often linked), but no folder twice."""
+    found: list[str] = []
+    been: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in been:
+            folders.clear()
+            continue
+        been.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(here, name) for name in files if not name.startswith(".")]
+        found += [path.relative_to(folder).as_posix() for path in paths if path.suffix.lower() in VIDEO_EXTENSIONS]
+    return found
+
+
+def _single_file(path: Path, *, labelled: bool) -> Manifest:
+    if labelled:
+        raise ValueError(f"{path}: a single video has no label; give a list or a folder with a sub-folder per class")
+    return Manifest((VideoRef(path, None, path.name),), None, path)
+
+
+def _read_list(source: Path, *, root: Path, labelled: bool) -> Manifest:
+    entries = read_list(source, labelled=labelled, extensions=VIDEO_EXTENSIONS)
+    if not entries:
+        raise ValueError(f"{source}: no videos listed in it")
+    names = sorted({entry.label for entry in entries if isinstance(entry.label, str)})
+    number = {name: label for label, name in enumerate(names)}
+    videos = tuple(
+        VideoRef(
+            path=_resolve(root, entry.path),
+            label=number[entry.label] if isinstance(entry.label, str) else entry.label,
+            name=entry.path,
+            line=entry.line,
+        )
+        for entry in entries
+    )
+    classes = entries[0].classes or tuple(names) or None
+    manifest = Manifest(videos, classes, source)
+    _check_some_exist(manifest, root)
+    return manifest
+
+
+def _resolve(root: Path, listed: str) -> Path:
+    path = root / listed
+    if path.suffix.lower() in VIDEO_EXTENSIONS or path.is_file():
+        return path
+    webm = path.with_name(f"{path.name}.webm")
+    mp4 = path.with_name(f"{path.name}.mp4")
+    return webm if webm.is_file() and not mp4.is_file() else mp4
+
+
+def _check_some_exist(manifest: Manifest, root: Path) -> None:
+    """A wrong root should be said at once, not after every video was skipped."""
+    first = manifest.videos[:100]
+    if not any(video.path.is_file() for video in first):
+        raise ValueError(
+            f"{manifest.source}: none of the first {len(first)} videos exists, for example {first[0].path}; "
+            f"set root to the folder that the paths start from (now {root})"
+        )
