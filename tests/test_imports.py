@@ -83,6 +83,10 @@ def test_import_tubelet_does_not_import_torch() -> None:
 
 
 def test_help_does_not_import_torch() -> None:
-    statement = "from tubelet.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit as stop:\n    assert not stop.code"
+    statement = """from tubelet.cli import main
+try:
+    main(['--help'])
+except SystemExit as stop:
+    assert not stop.code"""
     loaded = modules_after(statement)
     assert not loaded & {"torch", "numpy", "av", "pydantic", "matplotlib"}

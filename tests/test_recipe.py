@@ -30,6 +30,10 @@ def test_a_part_is_exchanged_by_its_kind() -> None:
     assert changed.target == Pixels()
 
 
+def test_a_part_named_by_its_kind_takes_further_changes() -> None:
+    assert override(PretrainRecipe(name="a"), ["mask=random", "mask.ratio=0.8"]).mask == Random(ratio=0.8)
+
+
 def test_a_part_that_was_absent_can_be_filled() -> None:
     changed = override(PretrainRecipe(name="a"), ["data.augment.erase.probability=0.5"])
     assert changed.data.augment.erase is not None

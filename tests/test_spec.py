@@ -62,7 +62,7 @@ def test_replace_checks_the_new_value() -> None:
 
 def test_a_spec_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
-        Drawing().copies = 2
+        Drawing().copies = 2  # type: ignore[misc]
 
 
 def test_did_you_mean_lists_the_choices_when_nothing_is_near() -> None:

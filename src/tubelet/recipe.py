@@ -207,12 +207,12 @@ def _set(fields: dict[str, Any], name: str, value: Any) -> None:
             raise ValueError(f"unknown field {name!r}; {did_you_mean(part, here)}")
         if here[part] is None:  # an optional part that was absent: its fields are checked with the whole recipe
             here[part] = {}
+        if isinstance(here[part], str) and part != "name" and here is fields:  # `mask=random mask.ratio=0.8`
+            here[part] = {"kind": here[part]}
         here = here[part]
         if not isinstance(here, dict):
             raise ValueError(f"unknown field {name!r}: {part!r} has no fields")
-    if here and last not in here:
-        raise ValueError(f"unknown field {name!r}; {did_you_mean(last, here)}")
-    here[last] = value
+    here[last] = value  # the whole recipe is checked afterwards, unknown names too
 
 
 def _check(model: type[RecipeT], fields: dict[str, Any], where: str) -> RecipeT:

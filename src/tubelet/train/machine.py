@@ -52,13 +52,9 @@ def is_usable(findings: Iterable[Finding]) -> bool:
 
 
 def bf16_flags() -> tuple[str, ...]:
-    """Processor features that make bf16 fast, as Linux names them; empty where the system does not tell."""
-    source = Path("/proc/cpuinfo")
-    if not source.exists():
-        return ()
-    lines = source.read_text().splitlines()
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "").split()
-    return tuple(name for name in ("amx_bf16", "avx512_bf16", "bf16") if name in flags)
+    """Features of the processor that make bf16 fast, as PyTorch names them."""
+    able = torch.cpu.get_capabilities()
+    return tuple(name for name in ("amx_bf16", "avx512_bf16", "bf16") if able.get(name))
 
 
 def cores() -> int:
@@ -99,13 +95,11 @@ def _processor() -> Iterable[Finding]:
     advice = "" if count >= 4 else "decoding and training share them: keep data.workers small, set data.cache"
     yield Finding("Cores", "ok" if count >= 4 else "warning", str(count), advice)
     flags = bf16_flags()
-    single, half = matmul_trial(torch.float32), matmul_trial(torch.bfloat16)
-    gain = single / half
-    value = f"{', '.join(flags) or 'no bf16 instructions'}; bf16 {gain:.1f} x the speed of fp32"
-    if flags and gain > 1.2:
-        yield Finding("Processor bf16", "ok", value)
-    else:
-        yield Finding("Processor bf16", "warning", value, "on this processor use run.precision=fp32")
+    gain = matmul_trial(torch.float32) / matmul_trial(torch.bfloat16)
+    value = f"{', '.join(flags) or 'no bf16 instructions'}; a matrix product {gain:.1f} x as fast as in fp32"
+    is_slow = bool(flags) and gain < 1
+    advice = "set run.precision=fp32 where training runs on this processor" if is_slow else ""
+    yield Finding("Processor bf16", "warning" if is_slow else "ok", value, advice)
 
 
 def _memory() -> Iterable[Finding]:

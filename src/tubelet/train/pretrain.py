@@ -30,10 +30,10 @@ def pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool = F
     root = None if recipe.data.root is None else Path(recipe.data.root)
     manifest = read_manifest(Path(recipe.data.videos), root=root, labelled=False)
     method = build_method(recipe)
-    prepare(out, fresh=fresh)
-    if recipe.start is not None and latest(out) is None:
+    if recipe.start is not None and (fresh or latest(out) is None):  # before `fresh` removes anything
         started = start_whole(method, Path(recipe.start))
         watch.say(f"weights from {started.file}")
+    prepare(out, fresh=fresh)
     job = Job(
         recipe=recipe,
         out=out,

@@ -16,7 +16,10 @@ from tubelet.train.tally import NON_FINITE
 
 MODEL_FOLDER: Final = "model"
 RECIPE: Final = "recipe.yaml"
-FREE: Final = frozenset({"name", "data.workers", "data.max_skipped", "run.log_every", "run.save_every", "run.keep"})
+EVALUATION: Final = "evaluation"
+FREE: Final = frozenset(
+    {"name", "data.workers", "data.cache", "data.max_skipped", "run.log_every", "run.save_every", "run.keep"}
+)
 """Fields that may change between two parts of one run: no number in it depends on them."""
 
 
@@ -30,7 +33,7 @@ def prepare(out: Path, *, fresh: bool) -> None:
         checkpoint.clean(out)
         if not fresh:
             return
-        for folder in (checkpoint.CHECKPOINTS, TENSORBOARD, MODEL_FOLDER):
+        for folder in (checkpoint.CHECKPOINTS, TENSORBOARD, MODEL_FOLDER, EVALUATION):
             if (out / folder).exists():
                 shutil.rmtree(out / folder)
         for file in (LOG, SKIPPED, RECIPE, NON_FINITE):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -58,3 +61,16 @@ def toy_recipe(**changes: object) -> FinetuneRecipe:
         "views": Views(clips=2, crops=3),
     }
     return FinetuneRecipe.model_validate({**fields, **changes})
+
+
+def tubelet(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command as a user runs it, in `folder`."""
+    return subprocess.run(
+        [sys.executable, "-m", "tubelet", *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )

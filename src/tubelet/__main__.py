@@ -1,0 +1,5 @@
+"""`python -m tubelet` is the command `tubelet`."""
+
+from tubelet.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Fine-tuning, test views, metrics, pictures."""

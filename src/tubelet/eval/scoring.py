@@ -1,0 +1,107 @@
+"""Scores of every video of a set: decode, views through the network, mean per video. Validation and test share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch.utils.data import DataLoader
+
+from tubelet.data.dataset import EvalDataset, Skipped, VideoViews
+from tubelet.data.loader import ignore_stop_signals
+from tubelet.eval.views import ViewScores, probabilities, views_per_pass
+from tubelet.methods.classifier import Classifier
+from tubelet.recipe import FinetuneRecipe
+from tubelet.train.device import autocast, pick_precision
+from tubelet.video.manifest import VideoRef
+
+PREFETCH: Final = 2
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Mean class probabilities of the videos that could be read; `index` is their place in the manifest, ascending."""
+
+    scores: Float[np.ndarray, "M C"]
+    labels: Int[np.ndarray, " M"]
+    index: Int[np.ndarray, " M"]
+    missing: tuple[Skipped, ...]
+
+
+def score_videos(
+    classifier: Classifier,
+    videos: tuple[VideoRef, ...],
+    recipe: FinetuneRecipe,
+    *,
+    views: tuple[int, int],
+    device: torch.device,
+    on_bad: Callable[[Skipped], None],
+    on_progress: Callable[[int], None],
+) -> Scored:
+    """Score each video by (clips, crops) `views`. The classifier must be on `device` and in eval mode.
+
+    `on_bad` may raise for an unreadable video; else it is left out. `on_progress` gets the number of videos done.
+    """
+    dataset = EvalDataset(
+        videos,
+        clip=recipe.clip,
+        sampler=recipe.data.sampler,
+        clips=views[0],
+        crops=views[1],
+        cache=None if recipe.data.cache is None else Path(recipe.data.cache),
+    )
+    sums = ViewScores(len(videos), classifier.classes)
+    missing: list[Skipped] = []
+    done = 0
+    precision = pick_precision(recipe.run, device)
+    for pack in _packs(_items(dataset, recipe.data.workers), views_per_pass(classifier.encoder.grid)):
+        good = [item for item in pack if isinstance(item, VideoViews)]
+        for bad in (item for item in pack if isinstance(item, Skipped)):
+            on_bad(bad)
+            missing.append(bad)
+        if good:
+            index = np.concatenate([np.full(len(item.video), item.index) for item in good])
+            video = torch.cat([item.video for item in good])
+            sums.add(probabilities(classifier, video, device=device, autocast=autocast(device, precision)), index)
+        done += len(pack)
+        on_progress(done)
+    absent = {bad.index for bad in missing}
+    index = np.array([place for place in range(len(videos)) if place not in absent], dtype=np.int64)
+    labels = np.array([videos[place].label for place in index], dtype=np.int64)
+    return Scored(sums.means(index), labels, index, tuple(missing))
+
+
+def _items(dataset: EvalDataset, workers: int) -> Iterable[VideoViews | Skipped]:
+    """Items in order; one video is one item, so nothing is padded or collated."""
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=PREFETCH if workers else None,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # the loader draws a seed from it, which nothing uses
+    )
+
+
+def _start_worker(worker: int) -> None:  # noqa: ARG001  the loader gives the number
+    ignore_stop_signals()
+    torch.set_num_threads(1)
+
+
+def _packs(items: Iterable[VideoViews | Skipped], limit: int) -> Iterator[list[VideoViews | Skipped]]:
+    """Consecutive items, until their views fill a pass: short tests go through the network many videos at a time."""
+    pack: list[VideoViews | Skipped] = []
+    count = 0
+    for item in items:
+        pack.append(item)
+        count += 1 if isinstance(item, Skipped) else len(item.video)
+        if count >= limit:
+            yield pack
+            pack, count = [], 0
+    if pack:
+        yield pack

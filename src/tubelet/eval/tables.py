@@ -1,0 +1,50 @@
+"""Results as files: CSV and JSON, each written whole (temporary name, then rename)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from tubelet.eval.metrics import ClassRow
+from tubelet.train.files import write_text
+
+Cell = str | int | float | bool | None
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """Comma-separated with a header; None is an empty cell, a float has six significant digits."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_plain(cell) for cell in row] for row in rows)
+    write_text(path, lines.getvalue())
+
+
+def write_classes(path: Path, rows: Sequence[ClassRow]) -> None:
+    """The per-class table."""
+    write_csv(path, ClassRow._fields, rows)
+
+
+def write_confusion(path: Path, counts: Int[np.ndarray, "C C"], names: tuple[str, ...]) -> None:
+    """Counts with the true classes down and the predicted ones across."""
+    rows: list[list[Cell]] = [[name, *map(int, row)] for name, row in zip(names, counts, strict=True)]
+    write_csv(path, ["true \\ predicted", *names], rows)
+
+
+def _plain(cell: Cell) -> str | int:
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    return f"{cell:.6g}" if isinstance(cell, float) else cell

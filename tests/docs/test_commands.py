@@ -1,0 +1,192 @@
+"""What the pages tell a reader to type works: commands are run on small data with a tiny model, page by page.
+
+A block ```bash is run, `tubelet` lines only, in order, in one folder per page. A block ```bash no-test REASON is
+parsed only: command, options, recipe names and changes must exist. ```python blocks of a page are run in one namespace,
+and test functions defined in them are called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import re
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from typer.core import TyperGroup
+
+from tubelet.cli import main
+from tubelet.data.synthetic import clip_of
+from tubelet.data.synthetic_set import write_video
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+ENCODER = ("width=24", "depth=1", "heads=2", "patch=8", "tubelet=2")
+TINY = (
+    *(f"model.encoder.{change}" for change in ENCODER),
+    *("clip.frames=4", "clip.size=16", "schedule.epochs=1", "schedule.warmup_epochs=0"),
+    *("run.batch_size=4", "run.device=cpu", "run.precision=fp32", "run.threads=1", "data.workers=0"),
+)
+TINY_DECODER = ("model.decoder.width=16", "model.decoder.depth=1", "model.decoder.heads=2")
+SHRINK = {"pretrain": (*TINY, *TINY_DECODER), "finetune": TINY}
+PARSED_ONLY = {"demo"}  # has a test of its own
+OTHER_PROGRAMS = ("git ", "cd ", "python3 -m venv ", ". ", "pip install ", "make ", "tensorboard ")
+FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    note: str
+    text: str
+
+    @property
+    def is_run(self) -> bool:
+        return not self.note.startswith("no-test")
+
+    def commands(self) -> list[list[str]]:
+        """Arguments of the `tubelet` commands; lines of other programs must be known ones."""
+        lines = [line.strip() for line in self.text.replace("\\\n", " ").splitlines()]
+        lines = [part.strip() for line in lines for part in line.split(" && ")]
+        lines = [line for line in lines if line and not line.startswith("#")]
+        unknown = [line for line in lines if not line.startswith(("tubelet ", *OTHER_PROGRAMS))]
+        assert unknown == [], "neither tubelet nor a program that the pages may use"
+        return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("tubelet ")]
+
+
+def blocks(page: Path, language: str) -> list[Block]:
+    found = [Block(kind, note.strip(), text) for kind, note, text in FENCE.findall(page.read_text())]
+    return [block for block in found if block.language == language]
+
+
+def test_the_finder_sees_blocks_and_comments(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "a\n```bash\ntubelet check videos  # all\n```\n```bash no-test big\ntubelet demo \\\n  --out x\n```\n"
+    )
+    first, second = blocks(page, "bash")
+    assert (first.is_run, first.commands()) == (True, [["check", "videos"]])
+    assert (second.is_run, second.commands()) == (False, [["demo", "--out", "x"]])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_parse(page: Path) -> None:
+    for block in blocks(page, "bash"):
+        assert block.is_run or block.note.removeprefix("no-test").strip(), "no-test needs a reason"
+        for words in block.commands():
+            arguments, _ = redirection(words)
+            parameters = parsed(arguments)
+            if block.is_run or "exists only after" not in block.note:
+                assert_recipe_fits(parameters)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_run(page: Path, reader: Path) -> None:
+    for block in blocks(page, "bash"):
+        for words in block.commands() if block.is_run else []:
+            if words[0] not in PARSED_ONLY:
+                run(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_runs(page: Path) -> None:
+    names: dict[str, Any] = {"__name__": page.stem}
+    for block in blocks(page, "python"):
+        if block.is_run:
+            exec(compile(block.text, str(page), "exec", dont_inherit=True), names)
+    for name, value in list(names.items()):
+        if name.startswith("test_") and inspect.isfunction(value):
+            value()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text()):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_name_no_machine(page: Path) -> None:
+    assert not re.search(r"(?<![\w.])/(home|work|root|tmp|mnt)/", page.read_text())
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a reader has: a folder of videos, lists of them, class names, a folder with a sub-folder a class."""
+    folder = tmp_path_factory.mktemp("material")
+    (folder / "videos").mkdir()
+    names = [f"clip{index:02d}.mp4" for index in range(8)]
+    for index, name in enumerate(names):
+        write_video(clip_of(0, index, frames=10, size=32), folder / "videos" / name, fps=10)
+        by_class = folder / "by-class" / ("left", "right")[index % 2]
+        by_class.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "videos" / name, by_class / name)
+    rows = [f"videos/{name} {index % 2}\n" for index, name in enumerate(names)]
+    for part, chosen in {"train": rows, "val": rows[:3], "test": rows[2:6]}.items():
+        (folder / f"{part}.csv").write_text("".join(chosen))
+    (folder / "classes.txt").write_text("left\nright\n")
+    return folder
+
+
+@pytest.fixture
+def reader(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the reader's own, with the material in it."""
+    here = tmp_path / "here"
+    shutil.copytree(material, here)
+    monkeypatch.chdir(here)
+    return here
+
+
+def run(words: list[str]) -> None:
+    """Run a command as the page has it, but small; `> FILE` is heeded."""
+    arguments, target = redirection(words)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
+        main([*arguments, *SHRINK.get(arguments[0], ())])
+    assert stop.value.code in (0, None), f"tubelet {shlex.join(words)}: exit code {stop.value.code}\n{out.getvalue()}"
+    if target is not None:
+        Path(target).write_text(out.getvalue())
+
+
+def redirection(words: list[str]) -> tuple[list[str], str | None]:
+    if ">" not in words:
+        return words, None
+    place = words.index(">")
+    assert place == len(words) - 2, "one file after >"
+    return words[:place], words[-1]
+
+
+def parsed(arguments: list[str]) -> dict[str, Any]:
+    """Parameters of a command line; fails where a command, an option or an argument does not exist."""
+    from tubelet.cli.app import app
+
+    command, rest = typer.main.get_command(app), list(arguments)
+    while isinstance(command, TyperGroup):
+        assert rest, "a command is missing"
+        assert rest[0] in command.commands, f"no such command: tubelet {shlex.join(arguments)}"
+        command = command.commands[rest.pop(0)]
+    context = command.make_context(command.name, rest)
+    return dict(context.params)
+
+
+def assert_recipe_fits(parameters: dict[str, Any]) -> None:
+    """The recipe exists, and takes the changes as they stand on the page."""
+    from tubelet.cli.common import load_any_recipe
+
+    name = parameters.get("recipe") or parameters.get("name")
+    if name is not None and not str(name).endswith(".yaml"):
+        load_any_recipe(str(name), list(parameters.get("changes") or ()))
