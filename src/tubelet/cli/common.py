@@ -1,0 +1,51 @@
+"""What several commands need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+
+RecipeT = TypeVar("RecipeT", "PretrainRecipe", "FinetuneRecipe")
+
+RECIPE_HELP: Final = "Name of a recipe (tubelet recipes list) or a YAML file."
+CHANGES_HELP: Final = "Changes to the recipe: field=value, such as run.batch_size=64 mask=random."
+
+
+def load_any_recipe(name: str, changes: list[str]) -> PretrainRecipe | FinetuneRecipe:
+    """A shipped recipe by name, or one from a YAML file, with `field=value` changes. ValueError where one is wrong."""
+    from tubelet.recipe import PretrainRecipe, override, read_recipe
+    from tubelet.recipes import RECIPES
+    from tubelet.spec import did_you_mean
+
+    if name in RECIPES:
+        recipe = RECIPES[name]()
+    elif Path(name).is_file():
+        recipe = read_recipe(Path(name))
+    elif name.endswith((".yaml", ".yml")):
+        raise ValueError(f"{name}: no such recipe file")
+    else:
+        raise ValueError(f"unknown recipe {name!r}; {did_you_mean(name, RECIPES)} (see: tubelet recipes list)")
+    if isinstance(recipe, PretrainRecipe):
+        return override(recipe, changes)
+    return override(recipe, changes)
+
+
+def load_recipe(name: str, changes: list[str], kind: type[RecipeT]) -> RecipeT:
+    """Like `load_any_recipe`, for a command that takes one kind of recipe."""
+    recipe = load_any_recipe(name, changes)
+    if not isinstance(recipe, kind):
+        wanted = kind.model_fields["kind"].default
+        raise ValueError(f"{name} is a {recipe.kind} recipe; this command takes a {wanted} recipe")
+    return recipe
+
+
+def given(changes: dict[str, str | int | None]) -> list[str]:
+    """Options of a command as changes to a recipe: `field=value` for those that were given."""
+    return [f"{name}={_yaml(value)}" for name, value in changes.items() if value is not None]
+
+
+def _yaml(value: str | int) -> str:
+    return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"

@@ -1,0 +1,71 @@
+"""`tubelet evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tubelet.eval.evaluate import Evaluation
+
+WORST = 5
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder of a finished fine-tuning.")],
+    source: Annotated[Path, typer.Argument(help="Labelled videos: a list, or a folder with a sub-folder a class.")],
+    clips: Annotated[int | None, typer.Option(min=1, help="Clips in time per video; the recipe's by default.")] = None,
+    crops: Annotated[int | None, typer.Option(min=1, help="Crops in space per clip; the recipe's by default.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that the paths of a list start from; the recipe's by default.")
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Report unreadable videos as missing instead of stopping.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results; in RUN by default.")] = None,
+) -> None:
+    """Test a classifier: accuracy over many views, per-class table, confusion matrix, predictions.
+
+    Example: `tubelet evaluate runs/fine test.csv --clips 5 --crops 3`
+    """
+    from rich.console import Console
+
+    from tubelet.cli.watch import RichWatch
+    from tubelet.eval.evaluate import evaluate as test
+    from tubelet.video.manifest import read_manifest
+
+    videos = source if root is None else read_manifest(source, root=root, labelled=True)
+    result = test(run, videos, watch=RichWatch(), clips=clips, crops=crops, allow_missing=allow_missing, out=out)
+    console = Console()
+    console.print(_summary(result))
+    console.print(_worst_classes(result))
+    typer.echo(f"results: {result.out} (metrics.json, predictions.csv, classes.csv, confusion.csv, confusion.png)")
+
+
+def _summary(result: Evaluation) -> RenderableType:
+    from rich.table import Table
+
+    low, high = result.top1_interval
+    table = Table("", "", title=f"{result.videos} videos, {result.clips} x {result.crops} views", show_header=False)
+    table.add_row("top-1", f"{result.top1:.1%}  (95 %: {low:.1%} to {high:.1%})")
+    if result.top5 is not None:
+        table.add_row("top-5", f"{result.top5:.1%}")
+    table.add_row("mean of classes", f"{result.mean_class_accuracy:.1%}")
+    if result.missing:
+        table.add_row("missing videos", f"{len(result.missing)}, not counted")
+    return table
+
+
+def _worst_classes(result: Evaluation) -> RenderableType:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("class", "right", "mostly taken for", title="worst classes")
+    seen = [row for row in result.classes if row.recall is not None]
+    for row in sorted(seen, key=lambda row: (row.recall, -row.videos))[:WORST]:
+        table.add_row(escape(row.name), f"{row.correct} of {row.videos}", escape(row.mistaken_for))
+    return table

@@ -1,0 +1,56 @@
+"""`tubelet finetune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tubelet.cli.common import CHANGES_HELP, RECIPE_HELP
+
+
+def finetune(
+    recipe: Annotated[str, typer.Argument(help=RECIPE_HELP)],
+    changes: Annotated[list[str] | None, typer.Argument(help=CHANGES_HELP)] = None,
+    train: Annotated[
+        str | None, typer.Option(help="Labelled videos: a list of 'path label', or a folder with a sub-folder a class.")
+    ] = None,
+    val: Annotated[str | None, typer.Option(help="Labelled videos to look at after each epoch.")] = None,
+    root: Annotated[str | None, typer.Option(help="Folder that the paths of the lists start from.")] = None,
+    class_names: Annotated[
+        str | None, typer.Option("--class-names", help="File with one class name a line, in the order of the labels.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Pre-trained run, checkpoint or weights; 'none' trains from scratch.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/RECIPE where not given.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, order, clips, mixing.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start again in a run folder that holds work.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the run folder stands (this is the default).")
+    ] = False,
+) -> None:
+    """Train a classifier on labelled videos, from pre-trained weights or from scratch.
+
+    The final weights are kept, not those of the best epoch. A run folder that holds work is continued.
+
+    Example: `tubelet finetune videomae-s-small-finetune --start runs/pre --train train.csv --out runs/fine`
+    """
+    from tubelet.cli.common import given, load_recipe
+    from tubelet.cli.watch import training
+    from tubelet.eval.finetune import finetune as run
+    from tubelet.recipe import FinetuneRecipe
+
+    if fresh and resume:
+        raise ValueError("--fresh and --resume exclude each other")
+    options = given(
+        {"data.train": train, "data.val": val, "data.root": root, "data.class_names": class_names, "seed": seed}
+    )
+    options += ["start=null"] if start == "none" else given({"start": start})
+    filled = load_recipe(recipe, [*(changes or []), *options], FinetuneRecipe)
+    folder = out or Path("runs") / filled.name
+    with training(folder) as watch:
+        model = run(filled, folder, watch, fresh=fresh)
+    typer.echo(f"model: {model}\nlosses: {folder / 'log.jsonl'}")
+    typer.echo(f"next: tubelet evaluate {folder} LIST")

@@ -1,0 +1,45 @@
+"""`tubelet pretrain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tubelet.cli.common import CHANGES_HELP, RECIPE_HELP
+
+
+def pretrain(
+    recipe: Annotated[str, typer.Argument(help=RECIPE_HELP)],
+    changes: Annotated[list[str] | None, typer.Argument(help=CHANGES_HELP)] = None,
+    data: Annotated[str | None, typer.Option(help="Folder of videos, or a list of them (txt, csv, jsonl).")] = None,
+    root: Annotated[str | None, typer.Option(help="Folder that the paths of a list start from.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/RECIPE where not given.")] = None,
+    start: Annotated[str | None, typer.Option(help="Run or weights to start from.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, order, clips, masks.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start again in a run folder that holds work.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the run folder stands (this is the default).")
+    ] = False,
+) -> None:
+    """Pre-train an encoder on unlabelled videos.
+
+    A run folder that holds work is continued, bit for bit; stop it with Ctrl-C whenever you like.
+
+    Example: `tubelet pretrain videomae-b-k400-800-pretrain --data videos/ --out runs/pre run.batch_size=64`
+    """
+    from tubelet.cli.common import given, load_recipe
+    from tubelet.cli.watch import training
+    from tubelet.recipe import PretrainRecipe
+    from tubelet.train.pretrain import pretrain as run
+
+    if fresh and resume:
+        raise ValueError("--fresh and --resume exclude each other")
+    options = given({"data.videos": data, "data.root": root, "start": start, "seed": seed})
+    filled = load_recipe(recipe, [*(changes or []), *options], PretrainRecipe)
+    folder = out or Path("runs") / filled.name
+    with training(folder) as watch:
+        model = run(filled, folder, watch, fresh=fresh)
+    typer.echo(f"model: {model}\nlosses: {folder / 'log.jsonl'}")
+    typer.echo(f"next: tubelet finetune RECIPE --start {folder} --train LIST --out RUN")

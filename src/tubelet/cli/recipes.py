@@ -1,0 +1,57 @@
+"""`tubelet recipes`: list the recipes, or show one as YAML."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from tubelet.cli.common import CHANGES_HELP, RECIPE_HELP
+
+WIDE: Final = 120
+"""Columns of a terminal from which on each recipe's first line is shown too."""
+
+recipes = typer.Typer(help="List the recipes, or show one as YAML.", no_args_is_help=True)
+
+
+@recipes.command("list")
+def list_recipes() -> None:
+    """List the shipped recipes with their clips, model and schedule."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from tubelet.recipes import RECIPES
+
+    console = Console()
+    columns = ["recipe", "clip", "encoder", "epochs", "batch"]
+    if console.width >= WIDE:
+        columns.append("what it is")
+    table = Table(*columns, box=None, pad_edge=False)
+    for name, function in RECIPES.items():
+        recipe = function()
+        encoder = recipe.model.encoder
+        cells = [
+            name,
+            f"{recipe.clip.frames}x{recipe.clip.size}",
+            f"{encoder.width}x{encoder.depth}/{encoder.patch}",
+            str(recipe.schedule.epochs),
+            str(recipe.run.batch_size),
+            (function.__doc__ or "").strip().split("\n")[0],
+        ]
+        table.add_row(*cells[: len(columns)])
+    console.print(table)
+
+
+@recipes.command("show")
+def show_recipe(
+    name: Annotated[str, typer.Argument(help=RECIPE_HELP)],
+    changes: Annotated[list[str] | None, typer.Argument(help=CHANGES_HELP)] = None,
+) -> None:
+    """Print a recipe as YAML; keep it in a file, change it, and train with the file.
+
+    Example: `tubelet recipes show videomae-b-k400-800-pretrain > mine.yaml`
+    """
+    from tubelet.cli.common import load_any_recipe
+    from tubelet.recipe import to_yaml
+
+    typer.echo(to_yaml(load_any_recipe(name, changes or [])), nl=False)
