@@ -96,7 +96,15 @@ def test_checkpoint_of_another_shape_and_truncated(
 ) -> None:
     main_ok([*PRETRAIN, "--data", str(videos), "--out", str(tmp_path / "pre")])
     by_class = labelled_folder(tmp_path / "labelled", each=2)
-    wider = ["model.encoder.width=32", "--train", by_class, "--out", tmp_path / "fine", "--start", tmp_path / "pre"]
+    wider: list[str | Path] = [
+        "model.encoder.width=32",
+        "--train",
+        by_class,
+        "--out",
+        tmp_path / "fine",
+        "--start",
+        tmp_path / "pre",
+    ]
     line = mistake(capsys, *FINETUNE, *wider)
     assert "16" in line
     assert "32" in line

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-_BESIDE: Final = Path(__file__).resolve().parents[3] / "shared/data"
+_BESIDE: Final = Path(__file__).resolve().parents[2] / "shared/data"
 ZOO: Final = Path(os.environ.get("TUBELET_DATA") or _BESIDE) / "zoo"
 
 needs_zoo = pytest.mark.skipif(not ZOO.is_dir(), reason=f"no {ZOO}; set TUBELET_DATA to the folder that holds zoo/")
