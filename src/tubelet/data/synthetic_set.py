@@ -107,10 +107,10 @@ def make_dataset(
 def write_video(frames: UInt8[ndarray, "T H W 3"], path: Path, *, fps: int, crf: int = 18) -> None:
     """Write frames as H.264 in MP4 (yuv420p, B-frames as the encoder likes), whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # With mbtree, x264's assembly gives other bytes each time; equal seeds are to give equal files.
+    options = {"crf": str(crf), "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
     with av.open(str(temporary), "w", format="mp4") as container:
-        stream = container.add_stream(
-            "libx264", rate=Fraction(fps), options={"crf": str(crf), "preset": "veryfast", "threads": "1"}
-        )
+        stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for picture in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))

@@ -19,7 +19,7 @@ _ENCODER = ViTSpec(width=128, depth=6, heads=4, patch=8)
 
 
 def pretrain_tiny() -> PretrainRecipe:
-    """1.2 M parameters on 16 frames of 64 x 64 from the whole clip: for a processor. No published number.
+    """1.4 M parameters on 16 frames of 64 x 64 from the whole clip: for a processor. No published number.
 
     Small batches, because what a short run lacks is steps (docs/log.md). No flip: left and right may matter.
     Hardware: 2 processor cores; docs/results.md has figures.
@@ -59,7 +59,7 @@ def finetune_tiny() -> FinetuneRecipe:
         model=ClassifierSpec(encoder=replace(_ENCODER, drop_path=0.1)),
         mixing=Mixing(mixup=0.0, cutmix=0.0, probability=0.0, switch=0.5, smoothing=0.1),
         optim=Optim(lr=8e-3, betas=(0.9, 0.999), weight_decay=0.05, layer_decay=0.8, clip_grad=1.0),
-        schedule=Schedule(epochs=80, warmup_epochs=8, min_lr=1e-6),
+        schedule=Schedule(epochs=50, warmup_epochs=5, min_lr=1e-6),
         run=Run(batch_size=32, save_every=500),
         views=Views(clips=4, crops=1),
     )
