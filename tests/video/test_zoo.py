@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
-from zoo import ZOO, needs_zoo, rows
 
 from tubelet.cli.check import check
 from tubelet.video.read import open_video
 from video_files import plainly
+from zoo import ZOO, needs_zoo, rows
 
 SMALL_BYTES = 120_000  # decoding all of them in full twice would take half a minute
 
