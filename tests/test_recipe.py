@@ -8,6 +8,7 @@ import pytest
 from tubelet.masks import Random, Tube
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, override, parse_recipe, read_recipe, to_yaml, write_recipe
 from tubelet.targets.pixels import Pixels
+from tubelet.video.sample import Span
 
 
 @pytest.mark.parametrize("recipe", [PretrainRecipe(name="a"), FinetuneRecipe(name="b", classes=4)])
@@ -32,6 +33,8 @@ def test_a_part_is_exchanged_by_its_kind() -> None:
 
 def test_a_part_named_by_its_kind_takes_further_changes() -> None:
     assert override(PretrainRecipe(name="a"), ["mask=random", "mask.ratio=0.8"]).mask == Random(ratio=0.8)
+    changed = override(PretrainRecipe(name="a"), ["data.sampler=span", "data.sampler.stride=3"])
+    assert changed.data.sampler == Span(stride=3)
 
 
 def test_a_part_that_was_absent_can_be_filled() -> None:

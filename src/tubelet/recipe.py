@@ -207,11 +207,12 @@ def _set(fields: dict[str, Any], name: str, value: Any) -> None:
             raise ValueError(f"unknown field {name!r}; {did_you_mean(part, here)}")
         if here[part] is None:  # an optional part that was absent: its fields are checked with the whole recipe
             here[part] = {}
-        if isinstance(here[part], str) and part != "name" and here is fields:  # `mask=random mask.ratio=0.8`
-            here[part] = {"kind": here[part]}
         here = here[part]
         if not isinstance(here, dict):
             raise ValueError(f"unknown field {name!r}: {part!r} has no fields")
+    before = here.get(last)
+    if isinstance(value, str) and isinstance(before, dict) and "kind" in before:
+        value = {"kind": value}  # so that `mask.ratio=0.8` may follow `mask=random`
     here[last] = value  # the whole recipe is checked afterwards, unknown names too
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+
+import typer
 
 if TYPE_CHECKING:
     from tubelet.recipe import FinetuneRecipe, PretrainRecipe
@@ -12,6 +14,12 @@ RecipeT = TypeVar("RecipeT", "PretrainRecipe", "FinetuneRecipe")
 
 RECIPE_HELP: Final = "Name of a recipe (tubelet recipes list) or a YAML file."
 CHANGES_HELP: Final = "Changes to the recipe: field=value, such as run.batch_size=64 mask=random."
+
+Recipe = Annotated[str, typer.Argument(help=RECIPE_HELP)]
+Changes = Annotated[list[str] | None, typer.Argument(help=CHANGES_HELP)]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/RECIPE where not given.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start again in a run folder that holds work.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run folder stands (this is the default).")]
 
 
 def load_any_recipe(name: str, changes: list[str]) -> PretrainRecipe | FinetuneRecipe:
@@ -28,7 +36,7 @@ def load_any_recipe(name: str, changes: list[str]) -> PretrainRecipe | FinetuneR
         raise ValueError(f"{name}: no such recipe file")
     else:
         raise ValueError(f"unknown recipe {name!r}; {did_you_mean(name, RECIPES)} (see: tubelet recipes list)")
-    if isinstance(recipe, PretrainRecipe):
+    if isinstance(recipe, PretrainRecipe):  # `override` gives back the kind that it gets, which mypy must see
         return override(recipe, changes)
     return override(recipe, changes)
 

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from tubelet.cli.common import CHANGES_HELP, RECIPE_HELP
+from tubelet.cli.common import Changes, Fresh, Out, Recipe, Resume
 
 
 def finetune(
-    recipe: Annotated[str, typer.Argument(help=RECIPE_HELP)],
-    changes: Annotated[list[str] | None, typer.Argument(help=CHANGES_HELP)] = None,
+    recipe: Recipe,
+    changes: Changes = None,
     train: Annotated[
         str | None, typer.Option(help="Labelled videos: a list of 'path label', or a folder with a sub-folder a class.")
     ] = None,
@@ -24,12 +24,10 @@ def finetune(
     start: Annotated[
         str | None, typer.Option(help="Pre-trained run, checkpoint or weights; 'none' trains from scratch.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/RECIPE where not given.")] = None,
+    out: Out = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, order, clips, mixing.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start again in a run folder that holds work.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where the run folder stands (this is the default).")
-    ] = False,
+    fresh: Fresh = False,
+    resume: Resume = False,
 ) -> None:
     """Train a classifier on labelled videos, from pre-trained weights or from scratch.
 

@@ -7,21 +7,19 @@ from typing import Annotated
 
 import typer
 
-from tubelet.cli.common import CHANGES_HELP, RECIPE_HELP
+from tubelet.cli.common import Changes, Fresh, Out, Recipe, Resume
 
 
 def pretrain(
-    recipe: Annotated[str, typer.Argument(help=RECIPE_HELP)],
-    changes: Annotated[list[str] | None, typer.Argument(help=CHANGES_HELP)] = None,
+    recipe: Recipe,
+    changes: Changes = None,
     data: Annotated[str | None, typer.Option(help="Folder of videos, or a list of them (txt, csv, jsonl).")] = None,
     root: Annotated[str | None, typer.Option(help="Folder that the paths of a list start from.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/RECIPE where not given.")] = None,
+    out: Out = None,
     start: Annotated[str | None, typer.Option(help="Run or weights to start from.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, order, clips, masks.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start again in a run folder that holds work.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where the run folder stands (this is the default).")
-    ] = False,
+    fresh: Fresh = False,
+    resume: Resume = False,
 ) -> None:
     """Pre-train an encoder on unlabelled videos.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Final
 
 import typer
 
-from tubelet.cli.common import CHANGES_HELP, RECIPE_HELP
+from tubelet.cli.common import Changes, Recipe
 
 WIDE: Final = 120
 """Columns of a terminal from which on each recipe's first line is shown too."""
@@ -44,8 +44,8 @@ def list_recipes() -> None:
 
 @recipes.command("show")
 def show_recipe(
-    name: Annotated[str, typer.Argument(help=RECIPE_HELP)],
-    changes: Annotated[list[str] | None, typer.Argument(help=CHANGES_HELP)] = None,
+    name: Recipe,
+    changes: Changes = None,
 ) -> None:
     """Print a recipe as YAML; keep it in a file, change it, and train with the file.
 
