@@ -32,6 +32,21 @@ def test_attention_is_softmax_of_scaled_products_without_key_bias() -> None:
     }  # fmt: skip
 
 
+def test_cosine_attention_multiplies_cosines_by_a_learnt_factor_up_to_a_hundred() -> None:
+    attention, x = Attention(12, 3, cosine=True), torch.randn(2, 5, 12)
+    filled(attention)
+    assert attention.scale is not None
+    attention.scale.data[:, 0, 0] = torch.tensor([-1.0, 2.0, 9.0])  # the last is over the clamp
+    q, k, v = (x @ part.T for part in attention.qkv.weight.chunk(3))
+    q, v = q + attention.q_bias, v + attention.v_bias
+    heads = [t.reshape(2, 5, 3, 4).transpose(1, 2) for t in (q, k, v)]
+    cosines = nn.functional.cosine_similarity(heads[0].unsqueeze(3), heads[1].unsqueeze(2), dim=-1)
+    factors = torch.tensor([math.exp(-1.0), math.exp(2.0), math.exp(4.6052)]).view(3, 1, 1)
+    expected = attention.proj(((cosines * factors).softmax(-1) @ heads[2]).transpose(1, 2).reshape(2, 5, 12))
+    torch.testing.assert_close(attention(x), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(attention.tail(x, 2), expected[:, 3:], atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("tokens", [5, CPU_FLOAT32_TOKENS + 1])
 def test_short_bf16_sequences_on_the_cpu_give_what_the_kernel_gives(tokens: int) -> None:
     q, k, v = (torch.randn(1, 2, tokens, 8, dtype=torch.bfloat16) for _ in range(3))
@@ -44,7 +59,7 @@ def test_short_bf16_sequences_on_the_cpu_give_what_the_kernel_gives(tokens: int)
 
 @pytest.mark.parametrize("count", [1, 3, 7])
 def test_the_tail_of_a_block_is_the_end_of_the_whole(count: int) -> None:
-    block = Block(12, 3, mlp_ratio=2.0, layer_scale=0.5)
+    block = Block(Attention(12, 3), mlp_ratio=2.0, layer_scale=0.5)
     filled(block)
     x = torch.randn(2, 7, 12, requires_grad=True)
     whole, tail = block(x)[:, 7 - count :], block.tail(x, count)
@@ -54,8 +69,8 @@ def test_the_tail_of_a_block_is_the_end_of_the_whole(count: int) -> None:
 
 
 def test_layer_scale_exists_only_where_asked_for() -> None:
-    assert not [name for name, _ in Block(8, 2, mlp_ratio=4.0).named_parameters() if "scale" in name]
-    scaled = Block(8, 2, mlp_ratio=4.0, layer_scale=0.1)
+    assert not [name for name, _ in Block(Attention(8, 2), mlp_ratio=4.0).named_parameters() if "scale" in name]
+    scaled = Block(Attention(8, 2), mlp_ratio=4.0, layer_scale=0.1)
     assert scaled.scale1 is not None
     assert torch.equal(scaled.scale1, torch.full((8,), 0.1))
 

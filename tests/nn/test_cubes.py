@@ -16,7 +16,7 @@ from tubelet.nn.pixels import (
     take_cubes,
     take_cubes_plain,
 )
-from tubelet.nn.position import learnt, sinusoid, take_rows
+from tubelet.nn.position import learnt, sinusoid, stretch, stretched_sinusoid, take_rows
 from tubelet.types import Cube, Grid
 
 CUBES = [Cube(2, 8, 8), Cube(1, 4, 4), Cube(2, 16, 16), Cube(4, 8, 16)]
@@ -101,3 +101,19 @@ def test_rows_of_a_table_follow_the_index() -> None:
     rows = take_rows(table, torch.tensor([[5, 0], [1, 1]]))
     assert torch.equal(rows[0, 0], table[0, 5])
     assert torch.equal(rows[1, 0], rows[1, 1])
+
+
+def test_a_stretched_table_is_smooth_along_each_axis_and_the_same_where_nothing_changes() -> None:
+    trained = Grid(4, 3, 3)
+    ramp = torch.arange(4.0).repeat_interleave(9).view(1, 36, 1)  # grows with time alone
+    longer = stretch(ramp, trained, Grid(8, 3, 3)).view(8, 9)
+    assert torch.equal(longer, longer[:, :1].expand(8, 9))
+    torch.testing.assert_close(longer[:, 0], torch.tensor([0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]))
+    columns = torch.arange(3.0).repeat(12).view(1, 36, 1)  # grows with the column alone
+    wider = stretch(columns, trained, Grid(4, 3, 6)).view(4, 3, 6)
+    assert (wider.diff(dim=2) > 0).all()
+    torch.testing.assert_close(wider, wider[:1, :1].expand(4, 3, 6))
+    table = torch.randn(1, 36, 5)
+    assert torch.equal(stretch(table, trained, trained), table)
+    assert torch.equal(stretched_sinusoid(trained, 6, trained=None), sinusoid(36, 6))
+    assert not torch.equal(stretched_sinusoid(Grid(8, 3, 3), 6, trained=trained), sinusoid(72, 6))

@@ -27,7 +27,13 @@ class MaskedAutoencoderSpec(Spec):
         """With fresh weights from torch's default generator. ValueError where cube and clip do not fit."""
         encoder = ViT(self.encoder, clip, final_norm=True)
         width = target.width(self.encoder.cube)
-        decoder = Decoder(self.decoder, encoder.grid, encoder_width=self.encoder.width, target_width=width)
+        decoder = Decoder(
+            self.decoder,
+            encoder.grid,
+            encoder_width=self.encoder.width,
+            target_width=width,
+            trained_grid=self.encoder.trained_grid,
+        )
         method = MaskedAutoencoder(encoder, decoder, target)
         method.apply(xavier_)
         return method

@@ -26,6 +26,7 @@ class ClassifierSpec(Spec):
     encoder: ViTSpec = Field(default_factory=ViTSpec)
     pooling: Literal["mean", "first"] = "mean"
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="before the head")
+    norm_eps: float = Field(default=NORM_EPS, gt=0.0, description="of the norm between pooling and head")
     init_scale: float = Field(default=0.001, ge=0.0, description="factor on the head's first weights")
 
     def build(self, clip: ClipShape, classes: int) -> Classifier:
@@ -45,7 +46,7 @@ class Classifier(nn.Module):
         self.classes = classes
         mean = spec.pooling == "mean"
         self.encoder = ViT(spec.encoder, clip, final_norm=not mean)
-        self.fc_norm = nn.LayerNorm(spec.encoder.width, eps=NORM_EPS) if mean else nn.Identity()
+        self.fc_norm = nn.LayerNorm(spec.encoder.width, eps=spec.norm_eps) if mean else nn.Identity()
         self.dropout = nn.Dropout(spec.dropout)
         self.apply(truncated_normal_)
         self.head = linear_head(spec.encoder.width, classes, init_scale=spec.init_scale)
@@ -57,7 +58,10 @@ class Classifier(nn.Module):
 
     def features(self, video: Num[Tensor, "B C T H W"]) -> Float[Tensor, "B D"]:
         """One vector per clip: what the head reads."""
-        tokens = self.encoder(video)
+        return self.pooled(self.encoder(video))
+
+    def pooled(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
+        """The same from the encoder's tokens."""
         pooled = tokens.mean(1) if self.spec.pooling == "mean" else tokens[:, 0]
         features: Tensor = self.fc_norm(pooled)  # empty with pooling "first": the encoder has a norm then
         return features

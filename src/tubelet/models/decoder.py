@@ -9,9 +9,10 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from tubelet.nn.attention import Attention
 from tubelet.nn.block import NORM_EPS, Block
 from tubelet.nn.init import mask_token_
-from tubelet.nn.position import sinusoid, take_rows
+from tubelet.nn.position import stretched_sinusoid, take_rows
 from tubelet.spec import Spec
 from tubelet.types import Grid, Split
 
@@ -25,6 +26,9 @@ class DecoderSpec(Spec):
     heads: int = Field(default=6, ge=1)
     mlp_ratio: float = Field(default=4.0, gt=0.0)
     layer_scale: float | None = Field(default=None, gt=0.0, description="first value of the branch scales; null = none")
+    cosine_attention: bool = Field(default=False, description="logits are cosines times a learnt factor")
+    norm_eps: float = Field(default=NORM_EPS, gt=0.0, description="of the blocks")
+    final_norm_eps: float = Field(default=NORM_EPS, gt=0.0, description="of the norm before the head")
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> DecoderSpec:
@@ -42,17 +46,17 @@ class Decoder(nn.Module):
 
     pos_embed: Tensor
 
-    def __init__(self, spec: DecoderSpec, grid: Grid, *, encoder_width: int, target_width: int) -> None:
+    def __init__(
+        self, spec: DecoderSpec, grid: Grid, *, encoder_width: int, target_width: int, trained_grid: Grid | None = None
+    ) -> None:
         super().__init__()
         self.narrow = nn.Linear(encoder_width, spec.width, bias=False)
         self.mask_token = nn.Parameter(torch.empty(1, 1, spec.width))
         mask_token_(self.mask_token)
-        self.register_buffer("pos_embed", sinusoid(grid.tokens, spec.width), persistent=False)
-        self.blocks = nn.ModuleList(
-            Block(spec.width, spec.heads, mlp_ratio=spec.mlp_ratio, layer_scale=spec.layer_scale)
-            for _ in range(spec.depth)
-        )
-        self.norm = nn.LayerNorm(spec.width, eps=NORM_EPS)
+        table = stretched_sinusoid(grid, spec.width, trained=trained_grid)
+        self.register_buffer("pos_embed", table, persistent=False)
+        self.blocks = nn.ModuleList(_block(spec) for _ in range(spec.depth))
+        self.norm = nn.LayerNorm(spec.width, eps=spec.final_norm_eps)
         self.head = nn.Linear(spec.width, target_width)
 
     def forward(self, tokens: Float[Tensor, "B V D"], split: Split) -> Float[Tensor, "B K P"]:
@@ -77,3 +81,8 @@ class Decoder(nn.Module):
         seen = self.narrow(tokens) + take_rows(self.pos_embed, split.seen)
         masked = self.mask_token + take_rows(self.pos_embed, split.wanted)
         return torch.cat([seen, masked], dim=1)
+
+
+def _block(spec: DecoderSpec) -> Block:
+    attention = Attention(spec.width, spec.heads, cosine=spec.cosine_attention)
+    return Block(attention, mlp_ratio=spec.mlp_ratio, layer_scale=spec.layer_scale, norm_eps=spec.norm_eps)

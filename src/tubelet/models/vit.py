@@ -9,13 +9,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tubelet.nn.attention import Attention
 from tubelet.nn.block import NORM_EPS, Block
 from tubelet.nn.drop_path import drop_path_rates
 from tubelet.nn.patch import CubeEmbed
 from tubelet.nn.pixels import Normalise, all_cubes, take_cubes
-from tubelet.nn.position import learnt, sinusoid, take_rows
+from tubelet.nn.position import learnt, stretched_sinusoid, take_rows
 from tubelet.spec import Spec
-from tubelet.types import ClipShape, Cube
+from tubelet.types import ClipShape, Cube, Grid
 
 
 class ViTSpec(Spec):
@@ -31,11 +32,21 @@ class ViTSpec(Spec):
     drop_path: float = Field(default=0.0, ge=0.0, lt=1.0, description="rate of the last block; the first has 0")
     layer_scale: float | None = Field(default=None, gt=0.0, description="first value of the branch scales; null = none")
     learnable_positions: bool = False
+    positions: ClipShape | None = Field(
+        default=None, description="clip that fixed positions were trained for; stretched to this one; null = this one"
+    )
+    cosine_attention: bool = Field(default=False, description="logits are cosines times a learnt factor")
+    norm_eps: float = Field(default=NORM_EPS, gt=0.0)
     checkpointing: bool = Field(default=False, description="recompute blocks in backward: less memory, slower")
 
     @property
     def cube(self) -> Cube:
         return Cube(self.tubelet, self.patch, self.patch)
+
+    @property
+    def trained_grid(self) -> Grid | None:
+        """Token grid that fixed positions were trained for, where it may be another than the model's."""
+        return None if self.positions is None else self.positions.grid(self.cube)
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> ViTSpec:
@@ -62,12 +73,10 @@ class ViT(nn.Module):
         if spec.learnable_positions:
             self.pos_embed = learnt(self.grid.tokens, spec.width)
         else:  # a non-persistent buffer: `.to()` moves it, no checkpoint holds it
-            self.register_buffer("pos_embed", sinusoid(self.grid.tokens, spec.width), persistent=False)
-        self.blocks = nn.ModuleList(
-            Block(spec.width, spec.heads, mlp_ratio=spec.mlp_ratio, drop_path=rate, layer_scale=spec.layer_scale)
-            for rate in drop_path_rates(spec.drop_path, spec.depth)
-        )
-        self.norm = nn.LayerNorm(spec.width, eps=NORM_EPS) if final_norm else nn.Identity()
+            table = stretched_sinusoid(self.grid, spec.width, trained=spec.trained_grid)
+            self.register_buffer("pos_embed", table, persistent=False)
+        self.blocks = nn.ModuleList(_block(spec, rate) for rate in drop_path_rates(spec.drop_path, spec.depth))
+        self.norm = nn.LayerNorm(spec.width, eps=spec.norm_eps) if final_norm else nn.Identity()
 
     def forward(
         self, video: Num[Tensor, "B C T H W"], seen: Int[Tensor, "B V"] | None = None
@@ -94,3 +103,14 @@ class ViT(nn.Module):
         wanted = (self.clip.frames, self.clip.size, self.clip.size)
         if tuple(video.shape[2:]) != wanted:
             raise ValueError(f"the model takes clips of [T,H,W] {wanted}, got {tuple(video.shape[2:])}")
+
+
+def _block(spec: ViTSpec, drop_path: float) -> Block:
+    attention = Attention(spec.width, spec.heads, cosine=spec.cosine_attention)
+    return Block(
+        attention,
+        mlp_ratio=spec.mlp_ratio,
+        drop_path=drop_path,
+        layer_scale=spec.layer_scale,
+        norm_eps=spec.norm_eps,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import torch
@@ -10,17 +11,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CPU_FLOAT32_TOKENS: Final = 600
+FIRST_TEMPERATURE: Final = math.log(10.0)
+LARGEST_TEMPERATURE: Final = 4.6052  # log of 100, rounded as the authors round it
 
 
 class Attention(nn.Module):
     """Multi-head self-attention over all tokens; q and v have a bias, k has none (V1 `modeling_finetune.py`).
 
     A bias of k would shift all logits of a query alike, so it has no effect and is neither stored nor learnt.
+    With `cosine`, logits are cosines times a learnt factor per head, at most 100 (VideoMAE V2 `CosAttention`).
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, *, cosine: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.width, self.heads = width, heads
+        self.scale = nn.Parameter(torch.full((heads, 1, 1), FIRST_TEMPERATURE)) if cosine else None
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width))
         self.v_bias = nn.Parameter(torch.zeros(width))
@@ -44,6 +49,9 @@ class Attention(nn.Module):
         self, q: Float[Tensor, "B K D"], k: Float[Tensor, "B N D"], v: Float[Tensor, "B N D"]
     ) -> Float[Tensor, "B K D"]:
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        if self.scale is not None:
+            factor = self.scale.clamp(max=LARGEST_TEMPERATURE).exp() * math.sqrt(q.shape[-1])  # undoes the kernel's own
+            q, k = (F.normalize(q, dim=-1) * factor).to(v.dtype), F.normalize(k, dim=-1).to(v.dtype)
         mixed = attend(q, k, v).transpose(1, 2).flatten(2)
         projected: Tensor = self.proj(mixed)
         return projected

@@ -35,13 +35,20 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, width: int, heads: int, *, mlp_ratio: float, drop_path: float = 0.0, layer_scale: float | None = None
+        self,
+        attention: Attention,
+        *,
+        mlp_ratio: float,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
+        norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.attention = Attention(width, heads)
+        width = attention.width
+        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
+        self.attention = attention
         self.scale1 = _scale(width, layer_scale)
-        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.scale2 = _scale(width, layer_scale)
         self.drop_path = DropPath(drop_path)

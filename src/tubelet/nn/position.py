@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tubelet.types import Grid
 
 
 def sinusoid(tokens: int, width: int) -> Float[Tensor, "1 N D"]:
@@ -17,6 +20,29 @@ def sinusoid(tokens: int, width: int) -> Float[Tensor, "1 N D"]:
     column = torch.arange(width, dtype=torch.float64)
     angle = index / 10000.0 ** (2.0 * torch.floor(column / 2.0) / width)
     return torch.where(column % 2 == 0, angle.sin(), angle.cos()).float().unsqueeze(0)
+
+
+def stretched_sinusoid(grid: Grid, width: int, *, trained: Grid | None) -> Float[Tensor, "1 N D"]:
+    """The sine table of the grid that a model was trained with, stretched to the grid that it runs with."""
+    if trained is None or trained == grid:
+        return sinusoid(grid.tokens, width)
+    return stretch(sinusoid(trained.tokens, width), trained, grid)
+
+
+def stretch(table: Float[Tensor, "1 M D"], trained: Grid, grid: Grid) -> Float[Tensor, "1 N D"]:
+    """A position table of one token grid for another: bicubic over height and width, linear over time.
+
+    Each axis that keeps its length is left as it is, bit for bit.
+    """
+    columns = table[0].unflatten(0, tuple(trained)).permute(3, 0, 1, 2).double()  # [D,t,h,w]
+    if (trained.h, trained.w) != (grid.h, grid.w):
+        columns = F.interpolate(columns, size=(grid.h, grid.w), mode="bicubic", align_corners=False)
+    if trained.t != grid.t:
+        rows = columns.flatten(2).transpose(1, 2)  # [D, h*w, t]
+        rows = F.interpolate(rows, size=grid.t, mode="linear", align_corners=False)
+        columns = rows.transpose(1, 2).unflatten(2, (grid.h, grid.w))
+    stretched: Tensor = columns.permute(1, 2, 3, 0).flatten(0, 2).to(table.dtype)
+    return stretched.unsqueeze(0)
 
 
 def learnt(tokens: int, width: int) -> nn.Parameter:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from torch import Tensor, nn
+from torch import nn
 
 from tubelet.methods.classifier import Classifier
 from tubelet.weights.files import read_tensors
+from tubelet.weights.fit import check_fit
 from tubelet.weights.rename import State
 from tubelet.weights.videomae import CONVERTERS, from_official, kind_of_official
 
@@ -94,26 +94,6 @@ def start_whole(method: nn.Module, path: Path) -> Started:
     check_fit(state, method.state_dict(), file)
     method.load_state_dict(state, strict=True)
     return Started(file, tuple(state), (), ())
-
-
-def check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file: Path) -> None:
-    """ValueError that names a tensor and both shapes, or the first name that one side lacks."""
-    for name, ours in wanted.items():
-        if name in state and state[name].shape != ours.shape:
-            both = f"{tuple(state[name].shape)} there and {tuple(ours.shape)} in this recipe's model"
-            raise ValueError(f"{file}: shapes do not fit: {name} is {both}")
-    missing = [name for name in wanted if name not in state]
-    if missing:
-        raise ValueError(f"{file}: lacks {_some(missing)} of this recipe's model: is it of another depth or kind?")
-    extra = [name for name in state if name not in wanted]
-    if extra:
-        raise ValueError(
-            f"{file}: has {_some(extra)} for which this recipe's model has no place: another depth or kind?"
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more tensors"
 
 
 def _step(folder: Path) -> int:

@@ -1,0 +1,96 @@
+"""A checkpoint of any origin, under our names, with the model that it is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from tubelet.methods.autoencoder import MaskedAutoencoder
+from tubelet.methods.classifier import Classifier
+from tubelet.models.vit import ViT
+from tubelet.nn.position import stretch
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.rng import step_rng
+from tubelet.spec import replace as changed
+from tubelet.types import ClipShape
+from tubelet.weights.fit import filled
+from tubelet.weights.rename import State
+
+ENCODER: Final = "encoder."
+DECODER: Final = "decoder."
+HEAD: Final = "head."
+POSITIONS: Final = "encoder.pos_embed"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Tensors under our names and the recipe of the model that they fill.
+
+    `format` says in words what the file was. A pre-training recipe goes with a `MaskedAutoencoder`, a fine-tuning one
+    with a `Classifier`; the file may hold less (an encoder without its decoder or head). `names` are those of the
+    classes. `dropped` lists tensors of the file that are not used; `notes` are lines for the user: what was assumed,
+    what was changed.
+    """
+
+    file: Path
+    format: str
+    state: State
+    recipe: PretrainRecipe | FinetuneRecipe
+    names: tuple[str, ...] | None = None
+    dropped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def has_decoder(self) -> bool:
+        return any(name.startswith(DECODER) for name in self.state)
+
+    @property
+    def has_head(self) -> bool:
+        return any(name.startswith(HEAD) for name in self.state)
+
+    def resized(self, clip: ClipShape) -> Imported:
+        """The same weights for clips of another length or size: positions are stretched, and a note says so.
+
+        ValueError where the cube does not divide the clip.
+        """
+        recipe = self.recipe
+        encoder = recipe.model.encoder
+        if clip == recipe.clip:
+            return self
+        old, new = recipe.clip.grid(encoder.cube), clip.grid(encoder.cube)
+        state = dict(self.state)
+        if encoder.learnable_positions:
+            state[POSITIONS] = stretch(state[POSITIONS], old, new)
+        else:
+            encoder = changed(encoder, positions=encoder.positions or recipe.clip)
+        note = f"positions of {_words(recipe.clip)} interpolated to {_words(clip)}"
+        model = changed(recipe.model, encoder=encoder)
+        return replace(self, state=state, recipe=changed(recipe, clip=clip, model=model), notes=(*self.notes, note))
+
+    def build_encoder(self) -> ViT:
+        """The encoder alone, with its final norm where the file has one; eval mode, on the CPU."""
+        state = {name.removeprefix(ENCODER): t for name, t in self.state.items() if name.startswith(ENCODER)}
+        with step_rng(0, 0):  # the weights are replaced; the caller's random state stays as it was
+            encoder = ViT(self.recipe.model.encoder, self.recipe.clip, final_norm="norm.weight" in state)
+        return filled(encoder, state, self.file)
+
+    def build_autoencoder(self) -> MaskedAutoencoder:
+        """Encoder and decoder, in eval mode, on the CPU. ValueError where the file has no decoder."""
+        if not isinstance(self.recipe, PretrainRecipe) or not self.has_decoder:
+            raise ValueError(f"{self.file}: no decoder in it ({self.format}); give a pre-trained model that has one")
+        with step_rng(0, 0):
+            method = self.recipe.model.build(self.recipe.clip, self.recipe.target)
+        return filled(method, self.state, self.file)
+
+    def build_classifier(self) -> Classifier:
+        """Encoder and head, in eval mode, on the CPU. ValueError where the file has no head."""
+        if not isinstance(self.recipe, FinetuneRecipe) or not self.has_head:
+            raise ValueError(f"{self.file}: no classes in it ({self.format}); tubelet finetune --start makes them")
+        with step_rng(0, 0):
+            classifier = self.recipe.model.build(self.recipe.clip, len(self.state["head.bias"]))
+        return filled(classifier, self.state, self.file)
+
+
+def _words(clip: ClipShape) -> str:
+    return f"{clip.frames} frames of {clip.size} x {clip.size}"
