@@ -26,6 +26,7 @@ from tubelet.eval.reconstruct import (
 )
 from tubelet.masks import Tube
 from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
+from tubelet.methods.classifier import ClassifierSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, write_recipe
@@ -198,8 +199,9 @@ def test_clear_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such file or folder"):
         load_autoencoder(tmp_path / "none")
     (run / "model" / "recipe.yaml").unlink()
-    with pytest.raises(ValueError, match=r"no recipe\.yaml"):
+    with pytest.raises(ValueError, match="the number of heads is not in the file"):
         load_autoencoder(run)
-    write_recipe(FinetuneRecipe(name="tiny"), run / "model" / "recipe.yaml")
+    classifier = ClassifierSpec(encoder=SPEC.encoder)
+    write_recipe(FinetuneRecipe(name="tiny", clip=CLIP, model=classifier), run / "model" / "recipe.yaml")
     with pytest.raises(ValueError, match="no decoder"):
         load_autoencoder(run)

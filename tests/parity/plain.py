@@ -1,4 +1,4 @@
-"""VideoMAE once more, as plain functions over the authors' names: slow, and sharing nothing with tubelet.
+"""VideoMAE (V1 and V2) once more, as plain functions over the authors' names: slow, and sharing nothing with tubelet.
 
 It makes golden-like cases with options that the stored ones may not have.
 """
@@ -39,7 +39,11 @@ def block(x: Tensor, w: Weights, name: str, heads: int) -> Tensor:
     bias = torch.cat([w[f"{name}.attn.q_bias"], torch.zeros(width), w[f"{name}.attn.v_bias"]])
     qkv = norm(x, w, f"{name}.norm1") @ w[f"{name}.attn.qkv.weight"].T + bias
     q, k, v = qkv.reshape(batch, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
-    logits = q @ k.transpose(-2, -1) / math.sqrt(width // heads)
+    if f"{name}.attn.scale" in w:  # cosines, times a temperature that is learnt as its logarithm and bounded
+        q, k = (x / x.square().sum(-1, keepdim=True).sqrt() for x in (q, k))
+        logits = q @ k.transpose(-2, -1) * w[f"{name}.attn.scale"].clamp(max=4.6052).exp()
+    else:
+        logits = q @ k.transpose(-2, -1) / math.sqrt(width // heads)
     mixed = (logits.softmax(-1) @ v).transpose(1, 2).reshape(batch, tokens, width)
     x = x + w.get(f"{name}.gamma_1", torch.ones(())) * linear(mixed, w, f"{name}.attn.proj")
     hidden = linear(norm(x, w, f"{name}.norm2"), w, f"{name}.mlp.fc1")
@@ -60,7 +64,32 @@ def cubes(videos: Tensor, model: dict[str, Any]) -> Tensor:
 
 
 def pretraining(w: Weights, videos: Tensor, mask: Tensor, model: dict[str, Any]) -> dict[str, Tensor]:
-    batch, hidden = len(videos), mask.bool()
+    """V1: every hidden token is decoded."""
+    hidden = mask.bool()
+    found = dual_masked(w, videos, hidden, hidden, model)
+    pixels = cubes(videos, model)
+    plain = pixels[hidden].reshape(found["predictions"].shape)
+    names = ("encoder_tokens", "predictions", "targets", "loss", "pos_embed_encoder", "pos_embed_decoder")
+    return {
+        **{name: found[name] for name in names},
+        "loss_unnormalised": F.mse_loss(found["predictions"], plain),
+    }
+
+
+def pretraining_v2(
+    w: Weights, videos: Tensor, encoder_mask: Tensor, decoder_mask: Tensor, model: dict[str, Any]
+) -> dict[str, Tensor]:
+    """V2: 1 in `decoder_mask` means not decoded."""
+    hidden, decoded = encoder_mask.bool(), decoder_mask == 0
+    found = dual_masked(w, videos, hidden, decoded, model)
+    del found["pos_embed_encoder"]
+    return {**found, "loss_no_decoder_mask": dual_masked(w, videos, hidden, hidden, model)["loss"]}
+
+
+def dual_masked(
+    w: Weights, videos: Tensor, hidden: Tensor, decoded: Tensor, model: dict[str, Any]
+) -> dict[str, Tensor]:
+    batch = len(videos)
     x = embed(videos, w, "encoder.patch_embed")
     tables = {"encoder": table(x.shape[1], x.shape[2]), "decoder": table(x.shape[1], model["decoder_embed_dim"])}
     x = (x + tables["encoder"])[~hidden].reshape(batch, -1, x.shape[2])
@@ -69,20 +98,21 @@ def pretraining(w: Weights, videos: Tensor, mask: Tensor, model: dict[str, Any])
     tokens = norm(x, w, "encoder.norm")
     places = tables["decoder"].expand(batch, -1, -1)
     seen = linear(tokens, w, "encoder_to_decoder") + places[~hidden].reshape(batch, -1, places.shape[2])
-    x = torch.cat([seen, w["mask_token"] + places[hidden].reshape(batch, -1, places.shape[2])], 1)
+    x = torch.cat([seen, w["mask_token"] + places[decoded].reshape(batch, -1, places.shape[2])], 1)
     for i in range(model["decoder_depth"]):
         x = block(x, w, f"decoder.blocks.{i}", model["decoder_num_heads"])
     predictions = linear(norm(x[:, seen.shape[1] :], w, "decoder.norm"), w, "decoder.head")
     pixels = cubes(videos, model)
     normalised = (pixels - pixels.mean(2, keepdim=True)) / (pixels.var(2, keepdim=True).sqrt() + 1e-6)
-    wanted = normalised[hidden].reshape(predictions.shape)
-    plain = pixels[hidden].reshape(predictions.shape)
+    wanted = normalised[decoded].reshape(predictions.shape)
+    counted = hidden[decoded].reshape(batch, -1)
+    error = (predictions - wanted).square().mean(-1)
     return {
         "encoder_tokens": tokens,
         "predictions": predictions,
         "targets": wanted,
-        "loss": F.mse_loss(predictions, wanted),
-        "loss_unnormalised": F.mse_loss(predictions, plain),
+        "counted": counted.to(torch.uint8),
+        "loss": (error * counted).sum() / counted.sum(),
         "pos_embed_encoder": tables["encoder"],
         "pos_embed_decoder": tables["decoder"],
     }

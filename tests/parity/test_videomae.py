@@ -1,59 +1,24 @@
-"""Our VideoMAE is the authors': golden cases 01 (pre-training step) and 02 (classifier), built from their metadata."""
+"""Our VideoMAE is the authors': golden cases 01 (pre-training step) and 02 (classifier), built from their metadata.
+
+Each by the converter, and through a file as the authors write it.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from authors import WAYS, build_autoencoder, build_classifier, gradients, pixels_of
+from torch import Tensor
 from torch.nn import functional as F
 
 from golden import Case, assert_grad_norms, assert_output, load_case
 from tubelet.masks import Tube
-from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
-from tubelet.methods.classifier import Classifier, ClassifierSpec
-from tubelet.models.decoder import DecoderSpec
-from tubelet.models.vit import ViTSpec
-from tubelet.nn.pixels import Normalise
-from tubelet.targets.pixels import NormalisedPixels, Pixels
-from tubelet.types import ClipShape, Grid, Mask, Split
-from tubelet.weights.videomae import FINETUNED, PRETRAINED, Pairs, from_official, to_official
-
-
-def encoder_spec(model: dict[str, Any], *, prefix: str = "") -> ViTSpec:
-    assert model["qkv_bias"] is True
-    assert model["qk_scale"] is None
-    return ViTSpec(
-        width=model[f"{prefix}embed_dim"],
-        depth=model[f"{prefix}depth"],
-        heads=model[f"{prefix}num_heads"],
-        mlp_ratio=model["mlp_ratio"],
-        patch=model["patch_size"],
-        tubelet=model["tubelet_size"],
-        layer_scale=model["init_values"] or None,
-        learnable_positions=model["use_learnable_pos_emb"],
-    )
-
-
-def load_strict(module: nn.Module, case: Case, pairs: Pairs) -> None:
-    """Their weights under our names, nothing missing, nothing over."""
-    module.load_state_dict(from_official(case.weight, pairs), strict=True)
-    module.eval()
-
-
-def gradients(module: nn.Module, pairs: Pairs) -> dict[str, Tensor]:
-    """By the authors' names. They detach a learnable position table in forward; ours learns, so it is left out."""
-    ours = {name: value.grad for name, value in module.named_parameters() if value.grad is not None}
-    theirs = to_official(ours, pairs)
-    return {name: torch.zeros(1) if name == "pos_embed" else gradient for name, gradient in theirs.items()}
-
-
-def pixels_of(case: Case) -> Tensor:
-    """The model takes pixels 0..255: theirs come normalised, so they are taken back, as floats."""
-    return Normalise().inverse(case.input["videos"])
-
+from tubelet.methods.autoencoder import MaskedAutoencoder
+from tubelet.methods.classifier import Classifier
+from tubelet.targets.pixels import Pixels
+from tubelet.types import Grid, Mask, Split
+from tubelet.weights.videomae import FINETUNED, PRETRAINED, to_official
 
 # Case 01: one pre-training step
 
@@ -63,24 +28,11 @@ def pretraining() -> Case:
     return load_case("case01_videomae_pretrain")
 
 
-@pytest.fixture(scope="module")
-def autoencoder(pretraining: Case) -> MaskedAutoencoder:
-    config = pretraining.meta["config"]
-    model = config["model"]
-    spec = MaskedAutoencoderSpec(
-        encoder=encoder_spec(model, prefix="encoder_"),
-        decoder=DecoderSpec(
-            width=model["decoder_embed_dim"],
-            depth=model["decoder_depth"],
-            heads=model["decoder_num_heads"],
-            mlp_ratio=model["mlp_ratio"],
-            layer_scale=model["init_values"] or None,
-        ),
-    )
-    target = NormalisedPixels() if config["engine"]["normlize_target"] else Pixels()
-    method = spec.build(ClipShape(frames=config["frames"], size=model["img_size"]), target)
-    load_strict(method, pretraining, PRETRAINED)
-    return method
+@pytest.fixture(scope="module", params=WAYS)
+def autoencoder(
+    pretraining: Case, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> MaskedAutoencoder:
+    return build_autoencoder(pretraining, request.param, tmp_path_factory.mktemp("case01"))
 
 
 @pytest.fixture(scope="module")
@@ -151,18 +103,11 @@ def finetuning() -> Case:
     return load_case("case02_videomae_finetune")
 
 
-@pytest.fixture(scope="module")
-def classifier(finetuning: Case) -> Classifier:
-    model = finetuning.meta["config"]["model"]
-    spec = ClassifierSpec(
-        encoder=encoder_spec(model),
-        pooling="mean" if model["use_mean_pooling"] else "first",
-        dropout=model["fc_drop_rate"],
-        init_scale=model["init_scale"],
-    )
-    built = spec.build(ClipShape(frames=model["all_frames"], size=model["img_size"]), model["num_classes"])
-    load_strict(built, finetuning, FINETUNED)
-    return built
+@pytest.fixture(scope="module", params=WAYS)
+def classifier(
+    finetuning: Case, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Classifier:
+    return build_classifier(finetuning, request.param, tmp_path_factory.mktemp("case02"))
 
 
 def test_classifier_position_table(finetuning: Case, classifier: Classifier) -> None:

@@ -13,12 +13,12 @@ from jaxtyping import Int
 
 from tubelet.data.dataset import Skipped
 from tubelet.data.loader import worker_deaths
-from tubelet.eval.confusion import confusion_png
 from tubelet.eval.labels import Names, relabelled
 from tubelet.eval.metrics import ClassRow, Interval, class_rows, confusion, mean_class_accuracy, ranked, top_k, wilson
+from tubelet.eval.results import BEST, write_results
 from tubelet.eval.saved import SavedClassifier, load_classifier
 from tubelet.eval.scoring import Scored, score_videos
-from tubelet.eval.tables import Cell, write_classes, write_confusion, write_csv, write_json
+from tubelet.eval.tables import write_json
 from tubelet.recipe import Run
 from tubelet.spec import replace
 from tubelet.train.device import pick_device, set_threads
@@ -27,7 +27,6 @@ from tubelet.train.resume import EVALUATION
 from tubelet.train.watch import Watch
 from tubelet.video.manifest import Manifest, VideoRef, check_unique, read_manifest
 
-BEST: Final = 5
 SAY_EVERY: Final = 10
 """Share of the videos, in percent, after which progress is told."""
 
@@ -152,14 +151,9 @@ def _measure(scored: Scored, names: Names, *, views: tuple[int, int], out: Path)
 def _write(
     result: Evaluation, scored: Scored, videos: tuple[VideoRef, ...], saved: SavedClassifier, manifest: Manifest
 ) -> None:
-    out = result.out
-    header, rows = _predictions(scored, videos, saved.names)
-    write_csv(out / "predictions.csv", header, rows)
-    write_classes(out / "classes.csv", result.classes)
-    write_confusion(out / "confusion.csv", result.confusion, saved.names)
     title = f"{saved.recipe.name} on {manifest.source.name}: top-1 {result.top1:.1%} of {result.videos} videos"
-    confusion_png(result.confusion, saved.names, out / "confusion.png", title=title)
-    write_json(out / "metrics.json", _facts(result, saved, manifest))
+    write_results(result.out, scored, videos, names=saved.names, title=title)
+    write_json(result.out / "metrics.json", _facts(result, saved, manifest))
 
 
 def _facts(result: Evaluation, saved: SavedClassifier, manifest: Manifest) -> dict[str, Any]:
@@ -178,25 +172,3 @@ def _facts(result: Evaluation, saved: SavedClassifier, manifest: Manifest) -> di
         "recipe": saved.recipe.name,
         "weights": str(saved.weights),
     }
-
-
-def _predictions(scored: Scored, videos: tuple[VideoRef, ...], names: Names) -> tuple[list[str], list[list[Cell]]]:
-    """One row per video of the manifest, in its order; a missing one has its reason and no prediction."""
-    kept = min(BEST, len(names))
-    header = ["path", "label", "label_name", "predicted", "predicted_name", "correct", "missing"]
-    header += [f"{what}_{place}" for place in range(1, kept + 1) for what in ("class", "score")]
-    best = ranked(scored.scores, kept)
-    row_of = {int(place): row for row, place in enumerate(scored.index)}
-    reasons = {bad.index: bad.reason for bad in scored.missing}
-    rows: list[list[Cell]] = []
-    for place, video in enumerate(videos):
-        assert video.label is not None  # `relabelled` saw to it
-        start: list[Cell] = [video.name, video.label, names[video.label]]
-        if place in reasons:
-            rows.append([*start, None, None, None, reasons[place], *[None] * (2 * kept)])
-            continue
-        row = row_of[place]
-        first = int(best[row, 0])
-        ends = [cell for label in best[row] for cell in (names[label], float(scored.scores[row, label]))]
-        rows.append([*start, first, names[first], first == video.label, None, *ends])
-    return header, rows

@@ -10,7 +10,7 @@ from typing import Final, cast
 from tubelet.data.dataset import ClipDataset, ClipPlan, Skipped
 from tubelet.eval.labels import Names, class_names, read_names, relabelled, without_videos
 from tubelet.eval.metrics import top_k
-from tubelet.eval.saved import CLASSES, write_class_names, write_classifier
+from tubelet.eval.saved import write_class_names, write_classifier
 from tubelet.eval.scoring import score_videos
 from tubelet.methods.classifier import Classifier, Finetuning
 from tubelet.recipe import FinetuneRecipe
@@ -24,6 +24,7 @@ from tubelet.train.optim import ParameterGroup, parameter_groups
 from tubelet.train.resume import prepare
 from tubelet.train.watch import Watch
 from tubelet.video.manifest import Manifest, VideoRef, read_manifest
+from tubelet.weights.places import CLASSES_FILE
 from tubelet.weights.start import start_classifier
 
 ENCODER: Final = "classifier.encoder."
@@ -85,6 +86,8 @@ def first_classifier(recipe: FinetuneRecipe, watch: Watch) -> Classifier:
             f"encoder from {started.file}: {len(started.loaded)} tensors; {len(started.dropped)} of the file not used; "
             f"fresh: {', '.join(started.fresh)}"
         )
+        for note in started.notes:
+            watch.say(note)
     return classifier
 
 
@@ -105,7 +108,7 @@ def _manifest(source: str, recipe: FinetuneRecipe) -> Manifest:
 
 def _check_names(out: Path, names: Names) -> None:
     """A run that goes on must have the classes it began with: its head knows them by number only."""
-    path = out / CLASSES
+    path = out / CLASSES_FILE
     if path.is_file() and read_names(path) != names:
         raise ValueError(
             f"{path}: the run there was begun with other classes; start again with --fresh or another --out"

@@ -12,8 +12,10 @@ from typing import Final
 
 from tubelet.spec import did_you_mean
 from tubelet.video.manifest import Manifest, VideoRef, check_labels
+from tubelet.weights.names import Names as Names
+from tubelet.weights.names import names_text as names_text
+from tubelet.weights.names import read_names as read_names
 
-Names = tuple[str, ...]
 MANY: Final = 50
 """More classes than this are not listed in a message."""
 
@@ -34,30 +36,6 @@ def class_names(manifest: Manifest, *, names_file: Path | None, classes: int | N
     if len(names) < 2:
         raise ValueError(f"{manifest.source}: one class only ({', '.join(names)}); a classifier needs at least two")
     return names
-
-
-def read_names(path: Path) -> Names:
-    """One name a line, in the order of the labels (0 first); empty lines at the end do not count."""
-    try:
-        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as a list of class names: {error}") from error
-    first_seen: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        name = line.strip()
-        if not name:
-            raise ValueError(f"{path}, line {number}: no class name on this line")
-        if name in first_seen:
-            raise ValueError(f"{path}, line {number}: class {name!r} is already on line {first_seen[name]}")
-        first_seen[name] = number
-    if not first_seen:
-        raise ValueError(f"{path}: no class names in it")
-    return tuple(first_seen)
-
-
-def names_text(names: Names) -> str:
-    """The text that `read_names` reads back."""
-    return "".join(f"{name}\n" for name in names)
 
 
 def relabelled(manifest: Manifest, names: Names) -> tuple[VideoRef, ...]:

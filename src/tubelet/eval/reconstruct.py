@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,13 +14,13 @@ from torch import Tensor
 
 from tubelet.methods.autoencoder import MaskedAutoencoder
 from tubelet.nn.pixels import all_cubes, join_cubes
-from tubelet.recipe import PretrainRecipe, override, read_recipe
+from tubelet.recipe import PretrainRecipe, override
 from tubelet.rng import generator
 from tubelet.targets.pixels import NormalisedPixels, Statistics, coloured, colours, from_rows, statistics, to_cubes
 from tubelet.types import Cube, Grid, Mask, Split
 from tubelet.video.crops import test_crops
 from tubelet.video.read import BadVideo, open_video
-from tubelet.weights.start import start_whole, weights_file
+from tubelet.weights.read import read_model
 
 GREY: Final = 128.0
 NEIGHBOURS: Final = 4
@@ -50,18 +51,18 @@ class SavedAutoencoder:
 
 
 def load_autoencoder(run: Path, changes: list[str] | None = None) -> SavedAutoencoder:
-    """Read a pre-training run (folder, or its model or checkpoint folder) with `field=value` changes to its recipe.
+    """Read a pre-trained model of any origin (a run, a checkpoint, a released file) with changes to its recipe.
 
-    ValueError where there is no model or recipe, or the run is no pre-training.
+    ValueError where there is none, or it has no decoder.
     """
-    weights = weights_file(run)
-    recipe = read_recipe(_recipe_of(run, weights))
-    if not isinstance(recipe, PretrainRecipe):
-        raise ValueError(f"{run}: a {recipe.kind} run has no decoder; give the pre-training run it started from")
-    recipe = override(recipe, changes or [])
-    method = recipe.model.build(recipe.clip, recipe.target)
-    start_whole(method, weights)
-    return SavedAutoencoder(method.eval(), recipe, weights)
+    imported = read_model(run)
+    if not isinstance(imported.recipe, PretrainRecipe):
+        raise ValueError(
+            f"{run}: a {imported.recipe.kind} model has no decoder; give the pre-training run it started from"
+        )
+    recipe = override(imported.recipe, changes or [])
+    method = dataclasses.replace(imported, recipe=recipe).build_autoencoder()
+    return SavedAutoencoder(method, recipe, imported.file)
 
 
 def reconstruct(
@@ -159,11 +160,3 @@ def _paint(
 
 def _frames(video: Float[Tensor, "1 C T H W"]) -> UInt8[np.ndarray, "T H W C"]:
     return np.asarray(video[0].clamp(0.0, 255.0).round().byte().permute(1, 2, 3, 0))
-
-
-def _recipe_of(run: Path, weights: Path) -> Path:
-    """Beside the weights, or at the top of the run."""
-    for folder in (weights.parent, *weights.parents[1:3], run):
-        if (folder / "recipe.yaml").is_file():
-            return folder / "recipe.yaml"
-    raise ValueError(f"{run}: no recipe.yaml beside {weights} or at the top of the run")

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from tubelet.eval.labels import Names, names_text, read_names
 from tubelet.methods.classifier import Classifier
-from tubelet.recipe import FinetuneRecipe, read_recipe
-from tubelet.rng import step_rng
-from tubelet.train.checkpoint import MODEL, fill, read_tensors
+from tubelet.recipe import FinetuneRecipe
 from tubelet.train.export import write_model
 from tubelet.train.files import write_text
-from tubelet.train.resume import MODEL_FOLDER, RECIPE
-
-CLASSES: Final = "classes.txt"
+from tubelet.weights.names import Names, names_text
+from tubelet.weights.places import CHECKPOINTS, CLASSES_FILE, MODEL_FILE, MODEL_FOLDER
+from tubelet.weights.read import read_model
 
 
 @dataclass(frozen=True)
@@ -29,23 +25,24 @@ class SavedClassifier:
 
 
 def load_classifier(run: Path) -> SavedClassifier:
-    """Read a finished fine-tuning run, or its `model` folder. ValueError says what is missing or does not fit."""
-    if not run.is_dir():
+    """Read a finished fine-tuning run, or a classifier of another origin; classes without names get their numbers.
+
+    ValueError says what is missing or does not fit.
+    """
+    if not run.exists():
         raise ValueError(f"{run}: no such run folder")
-    folder = run / MODEL_FOLDER if (run / MODEL_FOLDER).is_dir() else run
-    weights = folder / MODEL
-    if not weights.is_file() or not (folder / RECIPE).is_file():
+    if run.is_dir() and (run / CHECKPOINTS).exists() and not (run / MODEL_FOLDER / MODEL_FILE).is_file():
         raise ValueError(
-            f"{run}: no finished model in it ({MODEL_FOLDER}/{MODEL}); run tubelet finetune to its end first"
+            f"{run}: no finished model in it ({MODEL_FOLDER}/{MODEL_FILE}); run tubelet finetune to its end first"
         )
-    recipe = read_recipe(folder / RECIPE)
-    if not isinstance(recipe, FinetuneRecipe):
-        raise ValueError(f"{run}: a {recipe.kind} run has no classes; run tubelet finetune --start {run} first")
-    names = read_names(folder / CLASSES)
-    with step_rng(recipe.seed, 0):  # the weights are replaced; the caller's random state stays as it was
-        classifier = recipe.model.build(recipe.clip, len(names))
-    fill(classifier, read_tensors(weights), where=weights)
-    return SavedClassifier(classifier.eval(), recipe, names, weights)
+    imported = read_model(run)
+    if not isinstance(imported.recipe, FinetuneRecipe):
+        raise ValueError(
+            f"{run}: a {imported.recipe.kind} run has no classes; run tubelet finetune --start {run} first"
+        )
+    classifier = imported.build_classifier()
+    names = imported.names or tuple(str(label) for label in range(classifier.classes))
+    return SavedClassifier(classifier, imported.recipe, names, imported.file)
 
 
 def write_classifier(out: Path, recipe: FinetuneRecipe, classifier: Classifier, names: Names) -> Path:
@@ -57,4 +54,4 @@ def write_classifier(out: Path, recipe: FinetuneRecipe, classifier: Classifier, 
 
 def write_class_names(folder: Path, names: Names) -> None:
     """Write the names, one a line in the order of the labels."""
-    write_text(folder / CLASSES, names_text(names))
+    write_text(folder / CLASSES_FILE, names_text(names))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,10 @@ PREFETCH: Final = 2
 
 @dataclass(frozen=True)
 class Scored:
-    """Mean class probabilities of the videos that could be read; `index` is their place in the manifest, ascending."""
+    """Mean class probabilities of the videos that could be read; `index` is their place in the manifest, ascending.
+
+    A video without a label has the label -1.
+    """
 
     scores: Float[np.ndarray, "M C"]
     labels: Int[np.ndarray, " M"]
@@ -59,7 +62,7 @@ def score_videos(
     missing: list[Skipped] = []
     done = 0
     precision = pick_precision(recipe.run, device)
-    for pack in _packs(_items(dataset, recipe.data.workers), views_per_pass(classifier.encoder.grid)):
+    for pack in packs(read_views(dataset, workers=recipe.data.workers), views_per_pass(classifier.encoder.grid)):
         good = [item for item in pack if isinstance(item, VideoViews)]
         for bad in (item for item in pack if isinstance(item, Skipped)):
             on_bad(bad)
@@ -72,11 +75,15 @@ def score_videos(
         on_progress(done)
     absent = {bad.index for bad in missing}
     index = np.array([place for place in range(len(videos)) if place not in absent], dtype=np.int64)
-    labels = np.array([videos[place].label for place in index], dtype=np.int64)
-    return Scored(sums.means(index), labels, index, tuple(missing))
+    return Scored(sums.means(index), labels_of(videos)[index], index, tuple(missing))
 
 
-def _items(dataset: EvalDataset, workers: int) -> Iterable[VideoViews | Skipped]:
+def labels_of(videos: Sequence[VideoRef]) -> Int[np.ndarray, " M"]:
+    """The label of each video, -1 where it has none."""
+    return np.array([-1 if video.label is None else video.label for video in videos], dtype=np.int64)
+
+
+def read_views(dataset: EvalDataset, *, workers: int) -> Iterable[VideoViews | Skipped]:
     """Items in order; one video is one item, so nothing is padded or collated."""
     return DataLoader(
         dataset,
@@ -93,7 +100,7 @@ def _start_worker(worker: int) -> None:  # noqa: ARG001  the loader gives the nu
     torch.set_num_threads(1)
 
 
-def _packs(items: Iterable[VideoViews | Skipped], limit: int) -> Iterator[list[VideoViews | Skipped]]:
+def packs(items: Iterable[VideoViews | Skipped], limit: int) -> Iterator[list[VideoViews | Skipped]]:
     """Consecutive items, until their views fill a pass: short tests go through the network many videos at a time."""
     pack: list[VideoViews | Skipped] = []
     count = 0

@@ -23,12 +23,17 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """Write `csv_text`."""
+    write_text(path, csv_text(header, rows))
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """Comma-separated with a header; None is an empty cell, a float has six significant digits."""
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(header)
     writer.writerows([_plain(cell) for cell in row] for row in rows)
-    write_text(path, lines.getvalue())
+    return lines.getvalue()
 
 
 def write_classes(path: Path, rows: Sequence[ClassRow]) -> None:

@@ -5,7 +5,6 @@ checkpoints/step-00000120/  model.safetensors  optimizer.safetensors  [average.s
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tubelet.train.files import is_disk_full, new_folder, remove_leftovers
+from tubelet.weights.tensors import write_tensors as write_tensors
 
 CHECKPOINTS: Final = "checkpoints"
 MODEL: Final = "model.safetensors"
@@ -56,16 +56,6 @@ def save(checkpoint: Checkpoint, out: Path, *, keep: int) -> Path:
     for old in saved(out)[:-keep]:
         shutil.rmtree(old)
     return folder
-
-
-def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file; its errors of the disk come as OSError."""
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    try:
-        safetensors.torch.save_file(plain, path)
-    except SafetensorError as error:
-        full = "os error 28" in str(error) or "os error 122" in str(error)
-        raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
 
 
 def folder_of(out: Path, step: int) -> Path:

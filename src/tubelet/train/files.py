@@ -1,69 +1,20 @@
-"""Writing so that a crash leaves the old file or the new one, never half of either."""
+"""The folder of a run: made, held by one process, cleaned of what a killed one left."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+from tubelet.weights.write import is_disk_full as is_disk_full
+from tubelet.weights.write import new_folder as new_folder
+from tubelet.weights.write import write_text as write_text
+
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems
-
-
-def sync(path: Path) -> None:
-    """Ask the disk to keep a file or a folder's list of names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file by this text, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` to write into; on leaving its files are synced and it takes the place of `path`.
-
-    After an error the temporary folder is gone and what stood at `path` still stands.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        for file in sorted(temporary.iterdir()):
-            sync(file)
-        sync(temporary)
-        if path.exists():
-            old = path.with_name(f".{path.name}.old.tmp")
-            path.replace(old)
-            temporary.replace(path)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync(path.parent)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -103,8 +54,3 @@ def only_run_in(out: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
-
-
-def is_disk_full(error: OSError) -> bool:
-    """Whether writing failed for want of space or quota."""
-    return error.errno in _FULL

@@ -33,6 +33,8 @@ def pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool = F
     if recipe.start is not None and (fresh or latest(out) is None):  # before `fresh` removes anything
         started = start_whole(method, Path(recipe.start))
         watch.say(f"weights from {started.file}")
+        for note in started.notes:
+            watch.say(note)
     prepare(out, fresh=fresh)
     job = Job(
         recipe=recipe,

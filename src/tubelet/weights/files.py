@@ -3,52 +3,100 @@
 from __future__ import annotations
 
 import argparse
-import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tubelet.weights.pickles import PICKLE_STARTS, load_pickle, refuse_what_is_no_pickle
 from tubelet.weights.rename import State
 
-PICKLES: Final = (".pth", ".pt", ".bin")
-CONTAINERS: Final = ("model", "module")  # where VideoMAE's scripts, plain and through DeepSpeed, keep the weights
+SAFETENSORS: Final = ".safetensors"
+CONTAINERS: Final = ("model", "module", "state_dict", "model_state_dict", "model_state")
+"""Where training scripts keep the weights in a pickle, the first that is there: "model" and "module" (through
+DeepSpeed) are VideoMAE's; one may lie within another."""
+OPTIONS: Final = "args"
+_DEPTH: Final = 4
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file holds: tensors by their names there, and the training script's options where it saved them."""
+
+    state: State
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_tensors(path: Path) -> State:
     """All tensors of a `.safetensors` file, or of a PyTorch pickle read with `weights_only`.
 
-    ValueError in one line where there is no such file, it is cut short, or it is no checkpoint.
+    ValueError in one line where there is no such file, it is cut short, it is no checkpoint, or it wants to run code.
     """
+    return read_content(path).state
+
+
+def read_content(path: Path) -> Content:
+    """The tensors and what is beside them; errors as in `read_tensors`."""
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder, not a file of weights; give the file in it")
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    if path.suffix in PICKLES:
-        return _from_pickle(path)
+    with path.open("rb") as file:
+        start = file.read(16)
+    if not start:
+        raise ValueError(f"{path}: empty (0 bytes); copy it again")
+    if path.suffix == SAFETENSORS or (start[8:9] == b"{" and not start.startswith(PICKLE_STARTS)):
+        return Content(_from_safetensors(path))
+    refuse_what_is_no_pickle(path)
+    return _tensors_in(load_pickle(path), path)
+
+
+def _from_safetensors(path: Path) -> State:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        reason = _one_line(error)
+        reason = " ".join(str(error).split())[:120]
         raise ValueError(f"{path}: truncated, or not a safetensors checkpoint ({reason}); copy it again") from error
 
 
-def _from_pickle(path: Path) -> State:
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # the scripts save their options beside
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = _one_line(error)
-        raise ValueError(f"{path}: truncated, or not a checkpoint that holds tensors only ({reason})") from error
-    for name in CONTAINERS:
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
+def _tensors_in(top: Any, path: Path) -> Content:
+    """Follow `CONTAINERS` down to a mapping of names to tensors."""
+    content = top
+    found: list[str] = []
+    for _ in range(_DEPTH):
+        if _is_state(content):
+            state = {name: tensor.detach() for name, tensor in content.items()}
+            return Content(state, _options(top))
+        inner = [name for name in CONTAINERS if isinstance(content, dict) and isinstance(content.get(name), dict)]
+        if not inner:
             break
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path}: no tensors at the top or under {' or '.join(map(repr, CONTAINERS))}")
-    return content
+        content = content[inner[0]]
+        found.append(inner[0])
+    where = ".".join(found) or "the top"
+    places = ", ".join(map(repr, CONTAINERS))
+    raise ValueError(f"{path}: no tensors at the top or under {places}; at {where} it has {_seen(content)}")
 
 
-def _one_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:120]
+def _is_state(content: Any) -> bool:
+    if not isinstance(content, dict) or not content:
+        return False
+    return all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+
+
+def _options(top: Any) -> Mapping[str, Any]:
+    """`args` of the script, a Namespace or a mapping; nothing where there are none."""
+    given = top.get(OPTIONS) if isinstance(top, dict) else None
+    if isinstance(given, dict):
+        return {str(name): value for name, value in given.items()}
+    return dict(vars(given)) if isinstance(given, argparse.Namespace) else {}
+
+
+def _seen(content: Any) -> str:
+    if not isinstance(content, dict):
+        return f"a {type(content).__name__}"
+    odd = [f"{name!r} ({type(value).__name__})" for name, value in content.items() if not isinstance(value, Tensor)]
+    return ", ".join(odd[:4]) + (" and more" if len(odd) > 4 else "") if odd else "nothing"

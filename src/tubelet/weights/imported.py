@@ -64,7 +64,8 @@ class Imported:
             state[POSITIONS] = stretch(state[POSITIONS], old, new)
         else:
             encoder = changed(encoder, positions=encoder.positions or recipe.clip)
-        note = f"positions of {_words(recipe.clip)} interpolated to {_words(clip)}"
+        trained = recipe.clip if encoder.learnable_positions else encoder.positions or recipe.clip
+        note = f"positions of {_words(trained)} interpolated to {_words(clip)}"
         model = changed(recipe.model, encoder=encoder)
         return replace(self, state=state, recipe=changed(recipe, clip=clip, model=model), notes=(*self.notes, note))
 

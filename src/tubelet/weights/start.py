@@ -1,66 +1,45 @@
-"""Weights to start from: of a run, of a checkpoint folder, of a file, or of VideoMAE's released checkpoints."""
+"""Weights to start from: of a run, a checkpoint folder, a file, a released checkpoint or a Hugging Face folder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from torch import nn
 
+from tubelet.methods.autoencoder import MaskedAutoencoder
 from tubelet.methods.classifier import Classifier
-from tubelet.weights.files import read_tensors
+from tubelet.models.vit import ViT
+from tubelet.nn.position import stretch
+from tubelet.types import ClipShape
 from tubelet.weights.fit import check_fit
+from tubelet.weights.imported import ENCODER, POSITIONS
+from tubelet.weights.places import weights_file as weights_file
 from tubelet.weights.rename import State
-from tubelet.weights.videomae import CONVERTERS, from_official, kind_of_official
-
-MODEL_FILE: Final = "model.safetensors"
-WRAPPER: Final = "classifier."  # in front of all names where a fine-tuning method was saved whole
-ENCODER: Final = "encoder."
+from tubelet.weights.shapes import USUAL
+from tubelet.weights.source import Source, read_source
 
 
 @dataclass(frozen=True)
 class Started:
-    """What became of the names: `loaded` into the model, `dropped` from the file, `fresh` in the model."""
+    """What became of the names: `loaded` into the model, `dropped` from the file, `fresh` in the model.
+
+    `dropped` has those that the file's own form makes useless by their names there. `notes` are lines for the user.
+    """
 
     file: Path
     loaded: tuple[str, ...]
     dropped: tuple[str, ...]
     fresh: tuple[str, ...]
-
-
-def weights_file(path: Path) -> Path:
-    """The file that holds the weights: of a finished run, of its newest checkpoint, of a folder with one, or itself.
-
-    ValueError where there is none.
-    """
-    if not path.exists():
-        raise ValueError(
-            f"{path}: no such file or folder; give a run folder, a checkpoint folder or a .safetensors file"
-        )
-    if path.is_file():
-        return path
-    checkpoints = sorted(path.glob(f"checkpoints/step-*/{MODEL_FILE}"), key=lambda file: _step(file.parent))
-    for file in (path / "model" / MODEL_FILE, path / MODEL_FILE, *reversed(checkpoints)):
-        if file.is_file():
-            return file
-    raise ValueError(f"{path}: holds no model/{MODEL_FILE}, no checkpoints/step-*/{MODEL_FILE} and no {MODEL_FILE}")
+    notes: tuple[str, ...] = ()
 
 
 def all_weights(path: Path) -> State:
-    """Every tensor under the names of our `MaskedAutoencoder` or `Classifier`; released files are renamed.
+    """Every tensor under the names of our `MaskedAutoencoder` or `Classifier`, whatever the origin.
 
-    ValueError where the file is missing, cut short or has no encoder.
+    ValueError where the file is missing, cut short, of another model, or wants to run code.
     """
-    file = weights_file(path)
-    state = {name.removeprefix(WRAPPER): tensor for name, tensor in read_tensors(file).items()}
-    kind = kind_of_official(state)
-    if kind is not None:
-        state = from_official(state, CONVERTERS[kind], source=str(file))
-    if not any(name.startswith(ENCODER) for name in state):
-        some = ", ".join(sorted(state)[:3]) or "nothing"
-        raise ValueError(f"{file}: not a checkpoint of tubelet or VideoMAE: no encoder among its tensors ({some})")
-    return state
+    return read_source(path).state
 
 
 def encoder_weights(path: Path) -> State:
@@ -72,30 +51,61 @@ def start_classifier(classifier: Classifier, path: Path) -> Started:
     """Put a pre-trained encoder under a classifier, strictly; `fc_norm` and head stay fresh.
 
     Fine-tuning reads the mean of the tokens through its own norm, so the encoder's final norm is dropped (V1
-    `run_class_finetuning.py`), unless the classifier has it (pooling "first").
+    `run_class_finetuning.py`), unless the classifier has it (pooling "first"). A learnt position table of another clip
+    is stretched; for fixed ones the recipe decides (`model.encoder.positions`), and a note says how.
     """
-    file = weights_file(path)
-    state = all_weights(path)
+    source = read_source(path)
+    state, notes = _placed(source, classifier.encoder)
     wanted = classifier.state_dict()
     final_norm = isinstance(classifier.encoder.norm, nn.LayerNorm)
     used = {
         n: t for n, t in state.items() if n.startswith(ENCODER) and (final_norm or not n.startswith("encoder.norm."))
     }
     fresh = tuple(n for n in wanted if not n.startswith(ENCODER) or (n.startswith("encoder.norm.") and n not in used))
-    check_fit(used, {n: t for n, t in wanted.items() if n not in fresh}, file)
+    check_fit(used, {n: t for n, t in wanted.items() if n not in fresh}, source.file)
     classifier.load_state_dict(used, strict=False)
-    return Started(file, tuple(used), tuple(n for n in state if n not in used), fresh)
+    unused = tuple(n for n in state if n not in used)
+    return Started(source.file, tuple(used), (*source.dropped, *unused), fresh, (*source.notes, *notes))
 
 
 def start_whole(method: nn.Module, path: Path) -> Started:
-    """Load every tensor of a method of the same kind and size: to go on pre-training from another run."""
-    file = weights_file(path)
-    state = all_weights(path)
-    check_fit(state, method.state_dict(), file)
+    """Load every tensor of a method of the same kind and size: to go on pre-training from another run.
+
+    Positions as in `start_classifier`.
+    """
+    source = read_source(path)
+    state, notes = _placed(source, method.encoder) if isinstance(method, MaskedAutoencoder) else (source.state, ())
+    check_fit(state, method.state_dict(), source.file)
     method.load_state_dict(state, strict=True)
-    return Started(file, tuple(state), (), ())
+    return Started(source.file, tuple(state), source.dropped, (), (*source.notes, *notes))
 
 
-def _step(folder: Path) -> int:
-    number = folder.name.removeprefix("step-")
-    return int(number) if number.isdigit() else -1
+def _placed(source: Source, encoder: ViT) -> tuple[State, tuple[str, ...]]:
+    """The state with positions for the clips of this encoder; notes where they were trained for others."""
+    trained = source.clip
+    if trained is None and source.is_released:
+        trained = USUAL
+    if trained is None or trained == encoder.clip:
+        return source.state, ()
+    before, now = _words(trained), _words(encoder.clip)
+    if source.clip is None:
+        before += " (as all published ones; the file does not say)"
+    if encoder.spec.learnable_positions and POSITIONS in source.state:
+        old = trained.grid(encoder.spec.cube)
+        if source.state[POSITIONS].shape[1] != old.tokens:
+            return source.state, ()  # of other cubes: the strict check says so
+        table = stretch(source.state[POSITIONS], old, encoder.grid)
+        return {**source.state, POSITIONS: table}, (f"positions learnt for {before} are interpolated to {now}",)
+    if encoder.spec.learnable_positions:
+        return source.state, ()
+    if encoder.spec.positions is not None:
+        return source.state, (f"positions of {_words(encoder.spec.positions)} are interpolated to {now}",)
+    setting = f"model.encoder.positions='{{frames: {trained.frames}, size: {trained.size}}}'"
+    return source.state, (
+        f"the weights were trained with {before}; positions are made anew for {now}: "
+        f"to interpolate the trained ones instead, set {setting}",
+    )
+
+
+def _words(clip: ClipShape) -> str:
+    return f"{clip.frames} frames of {clip.size} x {clip.size}"

@@ -1,7 +1,8 @@
 """VideoMAE's released checkpoints (V1 and V2) in and out: the same tensors under other names.
 
-Sources: `modeling_pretrain.py` and `modeling_finetune.py` of MCG-NJU/VideoMAE. Fixed position tables and the bias of k
-are in neither form. Every pair of names below is (theirs, ours); `{}` stands for a number, `{.}` for weight or bias.
+Sources: `modeling_pretrain.py` and `modeling_finetune.py` of MCG-NJU/VideoMAE and OpenGVLab/VideoMAEv2. Fixed position
+tables and the bias of k are in neither form. Every pair of names below is (theirs, ours); `{}` stands for a number,
+`{.}` for weight or bias.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _BLOCK: Final[Pairs] = (
     ("norm{}.{.}", "norm{}.{.}"),
     ("attn.q_bias", "attention.q_bias"),
     ("attn.v_bias", "attention.v_bias"),
+    ("attn.scale", "attention.scale"),  # of cosine attention, V2 only
     ("attn.qkv.weight", "attention.qkv.weight"),
     ("attn.proj.{.}", "attention.proj.{.}"),
     ("mlp.fc{}.{.}", "mlp.fc{}.{.}"),

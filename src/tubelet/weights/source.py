@@ -1,0 +1,110 @@
+"""The one way into a checkpoint of any origin: what it is, and its tensors under our names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe, read_recipe
+from tubelet.types import ClipShape
+from tubelet.weights import huggingface
+from tubelet.weights.files import Content, read_content
+from tubelet.weights.hf_tensors import WEIGHTS
+from tubelet.weights.names import Names, read_names
+from tubelet.weights.official import Official, from_file
+from tubelet.weights.options import SavedOptions
+from tubelet.weights.places import AVERAGE_FILE, CLASSES_FILE, MODEL_FILE, RECIPE_FILE, beside, weights_file
+from tubelet.weights.rename import State
+from tubelet.weights.shapes import Given, table_tokens, trained_clip
+from tubelet.weights.tensors import in_float32
+
+EMBEDDING: Final = "encoder.patch_embed.weight"
+WRAPPER: Final = "classifier."
+"""In front of all names where a fine-tuning method was saved whole: the checkpoints of a run."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Tensors under our names, and what the file says of its model.
+
+    `recipe` is the model's where one is there: beside a file of ours, or as the config of a Hugging Face folder.
+    Without one, `given` has what helps to find it from the shapes. `is_released` where the names are the authors'.
+    """
+
+    file: Path
+    format: str
+    state: State
+    given: Given
+    is_released: bool = False
+    recipe: PretrainRecipe | FinetuneRecipe | None = None
+    names: Names | None = None
+    dropped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def clip(self) -> ClipShape | None:
+        """The clip that the positions were trained for, None where neither recipe, options nor shapes tell."""
+        if self.recipe is not None:
+            encoder = self.recipe.model.encoder
+            return self.recipe.clip if encoder.learnable_positions else encoder.positions or self.recipe.clip
+        options = self.given.options
+        if table_tokens(self.state, self.given) is None and not (options.frames and options.size):
+            return None
+        return trained_clip(self.state, self.given, [])
+
+
+def read_source(path: Path) -> Source:
+    """Read a run, a checkpoint folder, a file of ours, a released VideoMAE file or a Hugging Face folder.
+
+    Nothing in it is executed. ValueError in one line where it is missing, damaged, of another model, or wants to run
+    code.
+    """
+    folder = path.parent if path.is_file() and path.name in WEIGHTS else path
+    if huggingface.is_huggingface(folder):
+        found = huggingface.from_huggingface(folder)
+        read = Source(found.file, found.format, found.state, Given(found.file), recipe=found.recipe, names=found.names)
+        return replace(read, dropped=found.dropped, notes=found.notes)
+    file = weights_file(path)
+    content = read_content(file)
+    ours = _without_wrapper(content.state)
+    if EMBEDDING in ours:
+        return _own(file, ours)
+    return _official(file, content)
+
+
+def _own(file: Path, state: State) -> Source:
+    recipe_file, names_file = beside(file, RECIPE_FILE), beside(file, CLASSES_FILE)
+    names = None if names_file is None else read_names(names_file)
+    if recipe_file is None:
+        return Source(file, "tubelet weights without a recipe", state, Given(file), names=names)
+    recipe = read_recipe(recipe_file)
+    what = "pre-training run" if isinstance(recipe, PretrainRecipe) else "fine-tuned classifier"
+    notes: tuple[str, ...] = ()
+    if file.name == MODEL_FILE and (file.parent / AVERAGE_FILE).is_file():
+        notes = (f"the run is not finished; its averaged weights are in {file.parent / AVERAGE_FILE}",)
+    return Source(file, f"tubelet {what}", state, Given(file), recipe=recipe, names=names, notes=notes)
+
+
+def _official(file: Path, content: Content) -> Source:
+    official = from_file(content.state, file)
+    state, notes = in_float32(official.state)
+    given = Given(file, options=SavedOptions.of(content.options), tokens=official.tokens)
+    words = _what(official)
+    notes = (*official.notes, *notes)
+    return Source(file, words, state, given, is_released=True, dropped=official.dropped, notes=notes)
+
+
+def _what(official: Official) -> str:
+    version = " V2" if "encoder.blocks.0.attention.scale" in official.state else ""
+    if "head.bias" in official.state:
+        return f"VideoMAE{version} classifier, {len(official.state['head.bias'])} classes"
+    if any(name.startswith("decoder.") for name in official.state):
+        return f"VideoMAE{version} pre-training"
+    return f"VideoMAE{version} encoder alone"
+
+
+def _without_wrapper(state: State) -> State:
+    if not all(name.startswith(WRAPPER) for name in state):
+        return state
+    return {name.removeprefix(WRAPPER): tensor for name, tensor in state.items()}
