@@ -29,6 +29,7 @@ SPECIAL = [
     "made/odd_127x95_444.mp4",
     "made/raw_stream.h264",
     "made/xvid.avi",
+    "native/cockatoo.mp4",  # 4:4:4 of an old x264, several key frames
     "native/no_duration.webm",
     "native/rotated_90.mov",
     "native/rotated_180.mov",

@@ -3,6 +3,7 @@
 Frame i is the i-th frame in the order of presentation, exactly as decoding the whole file from its start gives it.
 Where the packets carry presentation times, decoding starts at the key frame before the wanted frame and stops after it.
 Every decoded frame must then come at the time that the packets promised; else the file is decoded from its start.
+A call that wants later frames than the one before goes on where that one stopped, so reading forwards is one pass.
 Only wanted frames are converted to RGB. Rotation metadata is applied. Non-square pixels stay as they are stored.
 """
 
@@ -20,25 +21,13 @@ import av
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
+from tubelet.video.errors import FFMPEG_ERRORS, BadVideo, damage, in_words
 from tubelet.video.packets import PacketIndex, packet_index
 from tubelet.video.pixels import UprightRgb, quarter_turns, rotation_degrees
 
 av.logging.set_level(av.logging.PANIC)  # FFmpeg writes its own complaints to stderr; ours carry the file's name
 
-_FFMPEG_ERRORS = (av.FFmpegError, OSError, ValueError, RuntimeError, ArithmeticError, LookupError, MemoryError)
-
-
-class BadVideo(Exception):  # noqa: N818  (reads as what it is: raise BadVideo)
-    """A file that cannot be read as video: `path`, `reason` in one plain line, and the frames decoded before that."""
-
-    def __init__(self, path: Path, reason: str, good_frames: int = 0) -> None:
-        super().__init__(path, reason, good_frames)
-        self.path = path
-        self.reason = reason
-        self.good_frames = good_frames
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+__all__ = ["BadVideo", "VideoFile", "VideoInfo", "frames", "open_video", "probe"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +44,15 @@ class VideoInfo:
     codec: str
 
 
+@dataclass
+class _Stopped:
+    """Where decoding stopped: the key frame it began at, the number of the next frame, and what gives it."""
+
+    start: int
+    following: int
+    frames: Iterator[tuple[int, Any]]
+
+
 class VideoFile:
     """An open file; use `open_video`. Raises BadVideo for anything a damaged file does."""
 
@@ -63,6 +61,7 @@ class VideoFile:
         self._container: Any = None
         self._stream: Any = None
         self._index: PacketIndex | None = None
+        self._stopped: _Stopped | None = None
         try:
             self._scan()
         except BaseException:
@@ -80,7 +79,7 @@ class VideoFile:
     @cached_property
     def info(self) -> VideoInfo:
         """Facts of the file; decodes the first frame, because only frames know their rotation."""
-        with _damage(self.path, "the first frame cannot be decoded"):
+        with damage(self.path, "the first frame cannot be decoded"):
             _, frame = next(self._decode_plain(), (0, None))
         if frame is None:
             raise BadVideo(self.path, "no frame can be decoded")
@@ -113,12 +112,13 @@ class VideoFile:
 
     def close(self) -> None:
         """Give the file and FFmpeg's buffers back. Open containers are what makes PyAV loaders grow."""
+        self._stopped = None
         if self._container is not None:
             self._container.close()
         self._container = self._stream = None
 
     def _scan(self) -> None:
-        with _damage(self.path, "cannot be opened as a video"):
+        with damage(self.path, "cannot be opened as a video"):
             self._open()
             stream = self._stream
             self._size = (stream.codec_context.width, stream.codec_context.height)
@@ -140,7 +140,7 @@ class VideoFile:
         if self._index is not None:
             try:
                 return self._pick_by_seeking(self._index, wanted, UprightRgb(self._size, short_side=short_side))
-            except (*_FFMPEG_ERRORS, _OutOfStep):
+            except (*FFMPEG_ERRORS, _OutOfStep):
                 self._distrust_packets(int(wanted[-1]))
         return self._pick_plainly(wanted, short_side)
 
@@ -158,7 +158,7 @@ class VideoFile:
         picked: dict[int, UInt8[np.ndarray, "H W 3"]] = {}
         for start in sorted(set(starts)):
             group = {frame for frame, its_start in zip(wanted.tolist(), starts, strict=True) if its_start == start}
-            for number, frame in self._decode_from(index, start):
+            for number, frame in self._numbered(index, start, first=min(group)):
                 if number in group:
                     picked[number] = rgb(frame)
                 if number >= max(group):
@@ -166,6 +166,17 @@ class VideoFile:
             if not group <= picked.keys():
                 raise _OutOfStep
         return picked
+
+    def _numbered(self, index: PacketIndex | None, start: int, *, first: int) -> Iterator[tuple[int, Any]]:
+        """Frames up to `first` and on: from where the last call stopped, if that lies on the way, else from `start`."""
+        here, self._stopped = self._stopped, None
+        if here is None or here.start != start or here.following > first:
+            here = _Stopped(start, 0, self._decode_plain() if index is None else self._decode_from(index, start))
+        for number, frame in here.frames:
+            here.following = number + 1
+            self._stopped = here  # stays where the caller takes no more
+            yield number, frame
+            self._stopped = None
 
     def _decode_from(self, index: PacketIndex, start: int) -> Iterator[tuple[int, Any]]:
         """Frames from a key frame on, with their numbers; _OutOfStep as soon as one comes at an unexpected time."""
@@ -183,6 +194,10 @@ class VideoFile:
     def _packets_from(self, index: PacketIndex, start: int) -> Iterator[Any]:
         """Packets from a key frame on. A seek that lands too late is replaced by reading from the start."""
         key_time, key_position = int(index.key_times[start]), int(index.key_positions[start])
+        if start > 0 and "444" in (self._stream.codec_context.pix_fmt or ""):
+            # Old x264 coded 4:4:4 its own way and says so in the first packet only, which the decoder must have seen.
+            self._open()
+            next(self._container.demux(self._stream)).decode()
         self._container.seek(key_time, stream=self._stream)
         packets = self._container.demux(self._stream)
         packet = next(packets, None)
@@ -203,8 +218,8 @@ class VideoFile:
         ask, last = set(wanted.tolist()), int(wanted[-1])
         picked: dict[int, UInt8[np.ndarray, "H W 3"]] = {}
         rgb: UprightRgb | None = None
-        with _damage(self.path, "damaged"):
-            for number, frame in self._decode_plain():
+        with damage(self.path, "damaged"):
+            for number, frame in self._numbered(None, 0, first=int(wanted[0])):
                 size = self._size if min(self._size) else (frame.width, frame.height)
                 rgb = rgb or UprightRgb(size, short_side=short_side)
                 if number in ask:
@@ -222,11 +237,11 @@ class VideoFile:
         try:
             for _, frame in self._decode_plain():
                 times.append(frame.pts)
-        except _FFMPEG_ERRORS as error:
+        except FFMPEG_ERRORS as error:
             reason = (
-                f"damaged: {_plain(error)} after {len(times)} good frames"
+                f"damaged: {in_words(error)} after {len(times)} good frames"
                 if times
-                else f"no frame can be decoded: {_plain(error)}"
+                else f"no frame can be decoded: {in_words(error)}"
             )
             raise BadVideo(self.path, reason, len(times)) from error
         if not times:
@@ -272,25 +287,6 @@ def probe(path: Path | str) -> VideoInfo:
 
 class _OutOfStep(Exception):  # noqa: N818
     """Decoding did not give the frames that the packets promised."""
-
-
-@contextmanager
-def _damage(path: Path, what: str) -> Iterator[None]:
-    try:
-        yield
-    except _FFMPEG_ERRORS as error:
-        raise BadVideo(path, f"{what}: {_plain(error)}") from error
-
-
-def _plain(error: Exception) -> str:
-    """FFmpeg's message without its number and the path."""
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    if isinstance(error, av.error.InvalidDataError):
-        return "invalid data"
-    if isinstance(error, av.FFmpegError):
-        return str(error.strerror or type(error).__name__).strip().rstrip(":.").lower()
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _seconds(times: Int64[np.ndarray, " N"], base: float) -> Float64[np.ndarray, " N"]:
