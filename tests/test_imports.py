@@ -14,13 +14,13 @@ LAYERS: dict[str, int] = {
     "models": 2, "targets": 2, "data": 2,
     "methods": 3,
     "recipe": 4,
-    "train": 5, "eval": 5, "weights": 5,
+    "train": 5, "eval": 5, "weights": 5, "use": 5,
     "recipes": 6,
     "cli": 7,
     "__main__": 8,
 }  # fmt: skip
-# Within layer 5 the order is weights, train, eval.
-ORDER_IN_FIVE = {"weights": 0, "train": 1, "eval": 2}
+# Within layer 5 the order is weights, train, eval, use.
+ORDER_IN_FIVE = {"weights": 0, "train": 1, "eval": 2, "use": 3}
 
 
 def room_of(path: Path) -> str:

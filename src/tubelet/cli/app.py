@@ -7,11 +7,16 @@ import typer
 from tubelet.cli.check import check
 from tubelet.cli.demo import demo
 from tubelet.cli.doctor import doctor
+from tubelet.cli.embed import embed
 from tubelet.cli.evaluate import evaluate
 from tubelet.cli.finetune import finetune
+from tubelet.cli.predict import predict
 from tubelet.cli.pretrain import pretrain
+from tubelet.cli.probe import probe
 from tubelet.cli.recipes import recipes
 from tubelet.cli.reconstruct import reconstruct
+from tubelet.cli.search import search
+from tubelet.cli.weights import weights
 
 app = typer.Typer(
     help="Masked video pre-training: from a folder of videos to an encoder, a classifier, embeddings.",
@@ -38,7 +43,8 @@ def _root(
     """Masked video pre-training: from a folder of videos to an encoder, a classifier, embeddings."""
 
 
-for _command in (demo, check, pretrain, finetune, evaluate, reconstruct):
+for _command in (demo, check, pretrain, finetune, evaluate, predict, reconstruct, embed, search, probe):
     app.command()(_command)
+app.add_typer(weights, name="weights")
 app.add_typer(recipes, name="recipes")
 app.command()(doctor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
 import typer
 
@@ -19,6 +19,17 @@ Recipe = Annotated[str, typer.Argument(help=RECIPE_HELP)]
 Changes = Annotated[list[str] | None, typer.Argument(help=CHANGES_HELP)]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/RECIPE where not given.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again in a run folder that holds work.")]
+Frames = Annotated[int | None, typer.Option(min=1, help="Frames of a clip; the model's by default.")]
+Size = Annotated[int | None, typer.Option(min=1, help="Pixels of a clip; the model's by default.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
+Precision = Annotated[
+    Literal["auto", "bf16", "fp32"], typer.Option(help="Numbers to compute in; auto: bf16 where it is quick.")
+]
+Pool = Annotated[
+    Literal["mean", "change"], typer.Option(help="A clip's vector: the mean of its tokens, or their change over time.")
+]
+Root = Annotated[Path | None, typer.Option(help="Folder that the paths of a list start from.")]
+MaxSkipped = Annotated[float, typer.Option(min=0, max=1, help="Largest share of unreadable videos.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run folder stands (this is the default).")]
 
 

@@ -1,0 +1,1 @@
+"""A trained model in somebody's hands: features, embeddings, search, predictions, probes."""
