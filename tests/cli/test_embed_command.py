@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -107,6 +108,12 @@ def endless(videos: Path, tmp_path: Path) -> Path:
     return folder
 
 
+def let_go(pipe: Path) -> None:
+    """End the wait of a thread that opens the pipe, if one does: a blocking open would itself wait for that thread."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+
+
 def wait_until(is_so: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not is_so():
@@ -140,7 +147,7 @@ def test_sigterm_ends_in_one_line_even_where_a_file_hangs(
         signal.signal(signal.SIGTERM, before)
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last == f"{out}: stopped by SIGTERM; finished work is kept, run the same command again to go on"
-    (endless / "9.mp4").write_text("")  # lets the thread go that waits for it
+    let_go(endless / "9.mp4")
 
 
 def helpers_of(out: Path) -> list[str]:
