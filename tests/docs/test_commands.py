@@ -55,6 +55,7 @@ class Block:
         """Arguments of the `tubelet` commands; lines of other programs must be known ones."""
         lines = [line.strip() for line in self.text.replace("\\\n", " ").splitlines()]
         lines = [part.strip() for line in lines for part in line.split(" && ")]
+        lines = [re.sub(r"^torchrun .*? -m tubelet ", "tubelet ", line) for line in lines]
         lines = [line for line in lines if line and not line.startswith("#")]
         unknown = [line for line in lines if not line.startswith(("tubelet ", *OTHER_PROGRAMS))]
         assert unknown == [], "neither tubelet nor a program that the pages may use"

@@ -9,6 +9,8 @@ from tubelet.cli.demo import demo
 from tubelet.cli.doctor import doctor
 from tubelet.cli.evaluate import evaluate
 from tubelet.cli.finetune import finetune
+from tubelet.cli.plan import plan
+from tubelet.cli.prepare import prepare
 from tubelet.cli.pretrain import pretrain
 from tubelet.cli.recipes import recipes
 from tubelet.cli.reconstruct import reconstruct
@@ -38,7 +40,7 @@ def _root(
     """Masked video pre-training: from a folder of videos to an encoder, a classifier, embeddings."""
 
 
-for _command in (demo, check, pretrain, finetune, evaluate, reconstruct):
+for _command in (demo, check, prepare, plan, pretrain, finetune, evaluate, reconstruct):
     app.command()(_command)
 app.add_typer(recipes, name="recipes")
 app.command()(doctor)

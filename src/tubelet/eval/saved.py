@@ -11,6 +11,7 @@ from tubelet.methods.classifier import Classifier
 from tubelet.recipe import FinetuneRecipe, read_recipe
 from tubelet.rng import step_rng
 from tubelet.train.checkpoint import MODEL, fill, read_tensors
+from tubelet.train.distributed import on_main
 from tubelet.train.export import write_model
 from tubelet.train.files import write_text
 from tubelet.train.resume import MODEL_FOLDER, RECIPE
@@ -57,4 +58,4 @@ def write_classifier(out: Path, recipe: FinetuneRecipe, classifier: Classifier, 
 
 def write_class_names(folder: Path, names: Names) -> None:
     """Write the names, one a line in the order of the labels."""
-    write_text(folder / CLASSES, names_text(names))
+    on_main(lambda: write_text(folder / CLASSES, names_text(names)))
