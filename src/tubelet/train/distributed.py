@@ -199,7 +199,7 @@ def _meet(run: Run, here: Place, say: Callable[[str], None]) -> Pulse:
 
 
 def _store() -> Store:
-    """What all processes of this start can write to and read; those of an earlier start by torchrun left theirs there."""
+    """What all processes of this start can write to and read; an earlier start by the same torchrun left its own."""
     from torch.distributed.rendezvous import rendezvous
 
     store, _, _ = next(rendezvous("env://", timeout=_MEETING))
