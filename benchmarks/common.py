@@ -1,71 +1,85 @@
-"""What every benchmark needs: facts about the machine, fair repeats, a line of JSON per result."""
+"""What every benchmark needs: facts of the machine, fair timing, a line of JSON per result."""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-import tubelet
-
-REPOSITORY: Final = Path(__file__).resolve().parents[1]
-RESULTS: Final = Path(__file__).resolve().parent / "results"
+RESULTS: Final = Path(__file__).parent / "results"
+PACKAGES: Final = ("torch", "transformers", "numpy", "av", "decord")
 
 
 def facts(device: torch.device) -> dict[str, Any]:
-    """Commit, day, machine and versions: what a number means nothing without."""
+    """Commit, device, threads and versions: what a figure means nothing without."""
     return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
-        "day": datetime.now(UTC).date().isoformat(),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "tubelet": tubelet.__version__,
+        "python": platform.python_version(),
+        "versions": {name: version for name in PACKAGES if (version := installed(name))},
     }
 
 
 def commit() -> str:
-    """Short hash of the checkout, with `+changes` where files differ from it; "unknown" without git."""
-    try:
-        head = _git("rev-parse", "--short", "HEAD")
-        return head + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    """Of the working tree, with a mark where files differ from it."""
+    folder = Path(__file__).parent
+    head = _git(folder, "rev-parse", "--short=12", "HEAD")
+    return f"{head}+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else head
 
 
 def device_name(device: torch.device) -> str:
-    """As the maker calls it."""
+    """Of the GPU, or of the processor and the cores that this process may use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    names = [line.split(":", 1)[1].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} cores" if names else "unknown processor"
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    flags = " with AMX" if torch.cpu.get_capabilities().get("amx_bf16") else ""
+    return f"{names[0] if names else platform.processor()}{flags}, {len(os.sched_getaffinity(0))} cores"
+
+
+def installed(package: str) -> str | None:
+    """Version, None where it is not there."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def interleaved(
-    functions: Mapping[str, Callable[[], object]], *, repeats: int, device: torch.device
+    work: Mapping[str, Callable[[], object]], *, repeats: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of each call, `repeats` of each function after one to warm up.
+    """Seconds of each piece of work, `repeats` times, one after the other in turn, after one warm-up of each.
 
-    The functions take turns, so a machine that becomes slower or busier does so for all of them.
+    In turn, because what else the machine does then hits all of them alike.
     """
-    for function in functions.values():
-        function()
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for run in work.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(repeats):
-        for name, function in functions.items():
+        for name, run in work.items():
             _wait(device)
-            start = time.perf_counter()
-            function()
+            begin = time.perf_counter()
+            run()
             _wait(device)
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.perf_counter() - begin)
     return seconds
+
+
+def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
+    """The middle of each."""
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def fastest(seconds: Mapping[str, list[float]]) -> str:
@@ -73,17 +87,26 @@ def fastest(seconds: Mapping[str, list[float]]) -> str:
     return min(seconds, key=lambda name: statistics.median(seconds[name]))
 
 
-def spread(seconds: list[float]) -> float:
-    """How far the repeats lie apart: the quartiles' distance over the median. Above 0.1, measure again in quiet."""
-    low, middle, high = statistics.quantiles(seconds, n=4)
-    return (high - low) / middle
+def spread(values: list[float]) -> float:
+    """How far the quarters lie apart, as a share of the median: what a ratio may be off by."""
+    if len(values) < 4:
+        return (max(values) - min(values)) / statistics.median(values)
+    first, middle, last = statistics.quantiles(values, n=4)
+    return (last - first) / middle
 
 
-def record(name: str, line: Mapping[str, Any]) -> None:
-    """Append a line to `results/NAME.jsonl`."""
+def append(name: str, record: Mapping[str, Any]) -> None:
+    """Add a line to `results/NAME.jsonl`."""
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"{name}.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(json.dumps(record) + "\n")
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, *, size: int = 2048) -> float:
+    """FLOP/s of a square matrix product: the best of ten."""
+    a = torch.randn(size, size, device=device).to(dtype)
+    best = min(interleaved({"matmul": lambda: a @ a}, repeats=10, device=device)["matmul"])
+    return float(2 * size**3 / best)
 
 
 def _wait(device: torch.device) -> None:
@@ -91,10 +114,6 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"

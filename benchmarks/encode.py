@@ -28,7 +28,7 @@ import transformers
 from torch import Tensor
 
 import tubelet
-from common import facts, fastest, interleaved, record, spread
+from common import append, facts, fastest, interleaved, spread
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.pixels import IMAGENET_MEAN, IMAGENET_STD
@@ -124,7 +124,7 @@ def measure(case: Case, weights: Path, device: torch.device, *, keep: bool) -> f
         flush=True,
     )
     if keep:
-        record("encode", line)
+        append("encode", line)
     return ratio
 
 

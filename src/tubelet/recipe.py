@@ -20,6 +20,8 @@ from tubelet.spec import Spec, did_you_mean, explain
 from tubelet.targets.pixels import NormalisedPixels, Target
 from tubelet.types import ClipShape
 from tubelet.video.augment import Augment, MultiScaleCrop, RandomResizedCrop
+from tubelet.video.decoders import Decoder, Reading
+from tubelet.video.limits import Limits
 from tubelet.video.sample import Sampler, Span, Strided
 
 
@@ -32,8 +34,12 @@ class Data(Spec):
     augment: Augment = Augment(crop=MultiScaleCrop())
     views: int = Field(default=1, ge=1, description="clips taken from one decoded video (repeated augmentation)")
     cache: str | None = Field(default=None, description="folder for decoded frames; for sets that fit on the disk")
+    decoder: Decoder = Field(default="pyav", description="what decodes; torchcodec and nvdec are optional extras")
     workers: int = Field(default=2, ge=0, description="processes that decode")
     max_skipped: float = Field(default=0.25, ge=0, le=1, description="largest share of unreadable videos")
+    max_seconds_per_file: float | None = Field(
+        default=120.0, gt=0, description="time after which a file that is still being read counts as unreadable"
+    )
 
 
 class LabelledData(Spec):
@@ -47,8 +53,12 @@ class LabelledData(Spec):
     augment: Augment = Augment(crop=RandomResizedCrop())
     views: int = Field(default=1, ge=1, description="clips taken from one decoded video (repeated augmentation)")
     cache: str | None = Field(default=None, description="folder for decoded frames; for sets that fit on the disk")
+    decoder: Decoder = Field(default="pyav", description="what decodes; torchcodec and nvdec are optional extras")
     workers: int = Field(default=2, ge=0, description="processes that decode")
     max_skipped: float = Field(default=0.0, ge=0, le=1, description="largest share of unreadable videos")
+    max_seconds_per_file: float | None = Field(
+        default=120.0, gt=0, description="time after which a file that is still being read counts as unreadable"
+    )
 
 
 class Optim(Spec):
@@ -75,7 +85,13 @@ class Run(Spec):
     """How the work is cut up and kept; nothing here changes what is learnt but `batch_size`."""
 
     batch_size: int = Field(default=256, ge=1, description="videos in an optimiser step, over all devices")
-    accumulate: int = Field(default=1, ge=1, description="pieces a step is cut into to save memory")
+    accumulate: int = Field(default=1, ge=1, description="pieces each device cuts a step into to save memory")
+    parallel: Literal["auto", "ddp", "fsdp"] = Field(
+        default="auto", description="under torchrun: weights whole on each device (ddp = auto), or spread (fsdp)"
+    )
+    lost_after_seconds: float = Field(
+        default=60, ge=1, description="under torchrun: silence after which a process is taken for dead"
+    )
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_every: int = Field(default=10, ge=1, description="steps between two looks at the device")
@@ -126,6 +142,13 @@ class FinetuneRecipe(Spec):
     run: Run = Run()
     views: Views = Views()
     start: str | None = Field(default=None, description="run or weights to start from; none means from scratch")
+
+
+def reading_of(data: Data | LabelledData) -> Reading:
+    """How the videos of a recipe are opened; ValueError where this machine has not got its decoder."""
+    if data.decoder == "nvdec" and data.workers > 0:
+        raise ValueError("data.decoder=nvdec decodes in the process that trains: set data.workers=0, too")
+    return Reading(data.decoder, Limits(seconds=data.max_seconds_per_file))
 
 
 RecipeT = TypeVar("RecipeT", PretrainRecipe, FinetuneRecipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -14,12 +15,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import toy_run
+from toy_labelled import write_video
 from toy_run import CLIP, Notes, ToySet, finetune_job, log_lines, pretrain_job, pretrain_recipe, records
 from tubelet.train import checkpoint
-from tubelet.train.checkpoint import MODEL, OPTIMIZER, STATE, saved
+from tubelet.train.checkpoint import AVERAGE, MODEL, OPTIMIZER, STATE, saved
 from tubelet.train.loop import Job, fit
+from tubelet.train.pretrain import pretrain
 from tubelet.train.resume import prepare
 from tubelet.types import Batch, Output
 
@@ -52,6 +56,33 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 TINY_DISK_KIB = 440
+
+
+@pytest.fixture
+def read_only_videos(tmp_path: Path) -> Iterator[Path]:
+    """Videos on a file system on which nothing can be written."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if os.name != "posix" or os.getuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a file system needs root")
+    try:
+        for index in range(4):
+            write_video(folder / f"{index}.mp4", 90, seed=index)
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_that_cannot_be_written_are_read(read_only_videos: Path, workers: int, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Read-only"):
+        (read_only_videos / "new").write_text("")
+    changes = (f"data.videos={read_only_videos}", f"data.workers={workers}", "schedule.epochs=2")
+    recipe = pretrain_recipe(*changes, f"data.cache={tmp_path / 'cache'}")
+    assert (pretrain(recipe, tmp_path / "run", Notes()) / MODEL).is_file()
+    assert len(records(tmp_path / "run")) == 2
 
 
 def test_a_disk_that_is_really_full_costs_no_checkpoint(tiny_disk: Path, tmp_path: Path) -> None:
@@ -92,20 +123,75 @@ def test_leftovers_of_a_killed_save_are_removed(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("file", [MODEL, OPTIMIZER, STATE])
-@pytest.mark.parametrize("how", ["cut", "remove", "garbage"])
-def test_a_damaged_checkpoint_is_named_with_the_one_to_go_back_to(file: str, how: str, tmp_path: Path) -> None:
-    fit(pretrain_job(tmp_path, "run.keep=3"), Notes())
-    path = saved(tmp_path)[-1] / file
+def spoil(path: Path, how: str) -> None:
+    data = path.read_bytes()
     if how == "remove":
         path.unlink()
-    else:
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if how == "cut" else b"\x80\x02garbage" * 99)
-    message = refused(pretrain_job(tmp_path, "run.keep=3"))
-    assert str(path) in message
-    assert "step-00000008 is whole" in message
-    shutil.rmtree(path.parent)
-    fit(pretrain_job(tmp_path, "run.keep=3"), Notes())
+    elif how == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "garbage":
+        path.write_bytes(b"\x80\x02garbage" * 99)
+    else:  # a flipped bit in the middle: still a file that opens
+        place = data.index(b'"lr"') + 7 if path.name == STATE else len(data) - 9
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+
+
+@pytest.mark.parametrize("file", [MODEL, OPTIMIZER, AVERAGE, STATE])
+@pytest.mark.parametrize("how", ["cut", "remove", "garbage", "flip"])
+def test_a_run_goes_back_to_the_checkpoint_before_a_damaged_one(file: str, how: str, tmp_path: Path) -> None:
+    changes = ("run.keep=3", "schedule.epochs=2", "run.save_every=2")
+    fit(finetune_job(tmp_path / "whole", *changes), Notes())
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    damaged = saved(tmp_path / "run")[-1]
+    spoil(damaged / file, how)
+    notes = Notes()
+    fit(finetune_job(tmp_path / "run", *changes), notes)
+    [line] = [line for line in notes.lines if "DAMAGED" in line]
+    assert str(damaged / file) in line
+    assert "kept as step-00000006.damaged; going back to step-00000004" in line
+    assert names(tmp_path / "run") == ["step-00000002", "step-00000004", "step-00000006", "step-00000006.damaged"]
+    assert log_lines(tmp_path / "run") == log_lines(tmp_path / "whole")
+    for name in (MODEL, OPTIMIZER, AVERAGE):
+        ours, theirs = (load_file(saved(tmp_path / run)[-1] / name) for run in ("run", "whole"))
+        assert all(value.equal(ours[key]) for key, value in theirs.items())
+
+
+def test_where_no_checkpoint_is_whole_the_run_refuses_and_keeps_them(tmp_path: Path) -> None:
+    fit(pretrain_job(tmp_path, "schedule.epochs=2"), Notes())
+    for folder in saved(tmp_path):
+        spoil(folder / MODEL, "flip")
+    before = names(tmp_path)
+    for _ in range(2):
+        message = refused(pretrain_job(tmp_path, "schedule.epochs=2"))
+        assert str(saved(tmp_path)[-1] / MODEL) in message
+        assert "no older checkpoint is whole" in message
+        assert "--fresh" in message
+        assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("how", ["whole", "cut"])
+def test_checkpoints_from_before_there_were_checksums_still_load(how: str, tmp_path: Path) -> None:
+    fit(pretrain_job(tmp_path / "whole"), Notes())
+    with pytest.raises(KeyboardInterrupt):
+        fit(pretrain_job(tmp_path / "run"), Notes(act=stop_hard_at(9)))
+    for folder in saved(tmp_path / "run"):
+        state = json.loads((folder / STATE).read_text())
+        del state["files"], state["sha256"], state["recipe"]["run"]["parallel"]
+        (folder / STATE).write_text(json.dumps(state))
+    if how == "cut":
+        spoil(saved(tmp_path / "run")[-1] / OPTIMIZER, how)
+    notes = Notes()
+    fit(pretrain_job(tmp_path / "run"), notes)
+    assert any("DAMAGED" in line for line in notes.lines) == (how == "cut")
+    assert log_lines(tmp_path / "run") == log_lines(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_of_another_recipe_is_left_alone(tmp_path: Path) -> None:
+    fit(pretrain_job(tmp_path), Notes())
+    spoil(saved(tmp_path)[-1] / MODEL, "flip")
+    before = names(tmp_path)
+    assert "another recipe" in refused(pretrain_job(tmp_path, "seed=5"))
+    assert names(tmp_path) == before
 
 
 def test_a_checkpoint_of_another_shape_names_the_tensor_and_both_shapes(tmp_path: Path) -> None:

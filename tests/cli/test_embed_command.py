@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +21,7 @@ from toy_embed import damage, toy_run, toy_videos
 from tubelet.cli import main
 from tubelet.use import stream
 from tubelet.use.store import read_embeddings
+from tubelet.use.windows import Window, read_windows
 
 WINDOW = ["--window", "0.4", "--batch", "2", "--device", "cpu"]
 
@@ -99,21 +99,6 @@ def test_processes_write_the_same_bytes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.parquet", "e.skipped.csv"]
 
 
-@pytest.fixture
-def endless(videos: Path, tmp_path: Path) -> Path:
-    """The videos, and one whose file can be opened only once somebody writes to it."""
-    folder = tmp_path / "videos"
-    shutil.copytree(videos, folder)
-    os.mkfifo(folder / "9.mp4")
-    return folder
-
-
-def let_go(pipe: Path) -> None:
-    """End the wait of a thread that opens the pipe, if one does: a blocking open would itself wait for that thread."""
-    with contextlib.suppress(OSError):
-        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-
-
 def wait_until(is_so: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not is_so():
@@ -122,12 +107,16 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 
 def test_sigterm_ends_in_one_line_even_where_a_file_hangs(
-    run: Path,
-    endless: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    run: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    read, is_let_go = read_windows, threading.Event()
+
+    def hangs(path: Path, **options: Any) -> Iterator[Window]:
+        if path.name == "6.mp4":
+            is_let_go.wait(60)
+        yield from read(path, **options)
+
+    monkeypatch.setattr("tubelet.use.embed.read_windows", hangs)
     monkeypatch.setattr(stream, "GOODBYE_SECONDS", 0.1)
     out, is_over = tmp_path / "e.parquet", threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: None)  # for signals that come too early or too late
@@ -140,14 +129,14 @@ def test_sigterm_ends_in_one_line_even_where_a_file_hangs(
     thread = threading.Thread(target=send)
     thread.start()
     try:
-        assert tubelet("embed", endless, "--from", run, "-o", out, *WINDOW) == 143
+        assert tubelet("embed", videos, "--from", run, "-o", out, *WINDOW) == 143
     finally:
         is_over.set()
+        is_let_go.set()
         thread.join()
         signal.signal(signal.SIGTERM, before)
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last == f"{out}: stopped by SIGTERM; finished work is kept, run the same command again to go on"
-    let_go(endless / "9.mp4")
 
 
 def helpers_of(out: Path) -> list[str]:
@@ -165,9 +154,9 @@ def helpers_of(out: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for helpers in /proc")
-def test_helpers_stop_when_the_process_that_started_them_is_killed(run: Path, endless: Path, tmp_path: Path) -> None:
+def test_helpers_stop_when_the_process_that_started_them_is_killed(run: Path, videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "e.parquet"
-    words: list[str | Path] = ["embed", endless, "--from", run, "-o", out, *WINDOW, "--processes", "2"]
+    words: list[str | Path] = ["embed", videos, "--from", run, "-o", out, *WINDOW, "--processes", "2"]
     command = [sys.executable, "-m", "tubelet", *(str(word) for word in words)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     wait_until(lambda: len(helpers_of(out)) == 2)

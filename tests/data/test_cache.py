@@ -10,6 +10,7 @@ import pytest
 
 from tubelet.data import cache as module
 from tubelet.data.cache import FrameCache
+from tubelet.video.decoders import Reading
 from tubelet.video.read import BadVideo, frames
 from video_files import numbers_of, write_video
 
@@ -28,7 +29,7 @@ def test_keeps_what_reading_gives(video: Path, tmp_path: Path, monkeypatch: pyte
     first = cache.frames(video)
     assert first is not None
     assert np.array_equal(first, frames(video, range(10), short_side=24))
-    monkeypatch.setattr(module, "open_video", None)  # a second decode would fail
+    monkeypatch.setattr(Reading, "open", None)  # a second decode would fail
     again = cache.frames(video)
     assert isinstance(again, np.memmap)
     assert np.array_equal(first, again)

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from tubelet.data import dataset as module
 from tubelet.data.dataset import ClipDataset, ClipPlan, EvalDataset, MaskDraw, Sample, Skipped, VideoViews, collate
 from tubelet.types import ClipShape, Grid
 from tubelet.video.augment import Augment, CentreCrop, RandomResizedCrop
+from tubelet.video.decoders import Reading
+from tubelet.video.limits import Limits
 from tubelet.video.manifest import VideoRef
 from tubelet.video.read import open_video
 from tubelet.video.sample import Span, Strided
@@ -88,11 +91,11 @@ def test_a_video_is_opened_once_for_all_its_views(
 ) -> None:
     opened: list[Path] = []
 
-    def counting(path: Path) -> Any:
+    def counting(reading: Reading, path: Path) -> Any:
         opened.append(path)
-        return open_video(path)
+        return open_video(path, limits=reading.limits)
 
-    monkeypatch.setattr(module, "open_video", counting)
+    monkeypatch.setattr(Reading, "open", counting)
     sample(ClipDataset(videos, replace(PLAN, views=4)), 0, 0)
     assert opened == [videos[0].path]
 
@@ -190,3 +193,48 @@ def test_large_frames_are_scaled_down_while_reading(tmp_path: Path) -> None:
     frames, places = read(video.path, lambda total: np.array([[0, 2, 2, 4]]))
     assert frames.shape == (3, 46, 61, 3)
     assert places.tolist() == [[0, 1, 1, 2]]
+
+
+def test_workers_put_a_batch_together_in_shared_memory(videos: tuple[VideoRef, ...]) -> None:
+    """Else it would be copied once more on its way to the main process."""
+
+    def is_shared(items: list[Any]) -> bool:
+        batch = collate(items).batch
+        assert batch is not None
+        return bool(batch.clips["video"].video.is_shared())
+
+    dataset: Any = ClipDataset(videos, PLAN)
+    for workers in (0, 1):
+        loader = DataLoader(dataset, batch_sampler=[[(0, 0), (0, 1)]], collate_fn=is_shared, num_workers=workers)
+        assert list(loader) == [workers > 0]
+
+
+def test_frames_of_a_single_clip_are_not_copied(videos: tuple[VideoRef, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    read = module.FrameReader(CLIP, cache=None)
+    given: list[Any] = []
+
+    def remember(path: Path, choose: Any) -> Any:
+        given.append(read(path, choose))
+        return given[-1]
+
+    def augmented(self: Augment, frames: Any, size: int, rng: np.random.Generator) -> torch.Tensor:
+        given.append(frames)
+        return torch.zeros(3, 4, 32, 32, dtype=torch.uint8)
+
+    monkeypatch.setattr(Augment, "__call__", augmented)
+    for views in (1, 2):
+        dataset = ClipDataset(videos, replace(PLAN, views=views))
+        monkeypatch.setattr(dataset, "_read", remember)
+        given.clear()
+        sample(dataset, 0, 0)
+        assert (given[1] is given[0][0]) == (views == 1)
+
+
+def test_a_file_over_its_limits_is_skipped_with_the_reason(videos: tuple[VideoRef, ...], tmp_path: Path) -> None:
+    for cache in (None, tmp_path / "cache"):
+        item = ClipDataset(videos, replace(PLAN, reading=Reading(limits=Limits(seconds=0.0)), cache=cache))[(0, 1)]
+        assert isinstance(item, Skipped)
+        assert item.reason == "not read within 0 seconds"
+        view = EvalDataset(videos, clip=CLIP, sampler=Span(), reading=Reading(limits=Limits(pixels=100)))[0]
+        assert isinstance(view, Skipped)
+        assert "64x48" in view.reason

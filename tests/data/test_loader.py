@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 import torch
 
@@ -47,6 +52,30 @@ def test_bad_files_come_beside_the_batch() -> None:
     fed = source.take()
     assert fed.batch is None
     assert len(fed.host.skipped) == 3
+
+
+@dataclass(frozen=True)
+class Slow(ToySet):
+    """Reading a video takes a while."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        time.sleep(0.05)
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize(("workers", "waits_less"), [(1, True), (0, False)])
+def test_little_is_waited_where_the_steps_take_longer_than_the_reading(workers: int, waits_less: bool) -> None:
+    """A worker reads 3 videos in 0.15 s, a step takes 0.3 s."""
+    sampler = StepSampler(10, batch_size=3, seed=0, start=0, stop=6)
+    source = Feed(Slow(count=10), sampler, workers=workers, device=torch.device("cpu"))
+    waits: list[float] = []
+    for _ in range(6):
+        before = source.waited_seconds
+        source.take()
+        waits.append(source.waited_seconds - before)
+        time.sleep(0.3)
+    source.close()
+    assert (statistics.median(waits) < 0.05 * 0.3) == waits_less
 
 
 def test_only_deaths_of_workers_are_translated() -> None:

@@ -47,7 +47,10 @@ TINY = (
 TINY_DECODER = ("model.decoder.width=16", "model.decoder.depth=1", "model.decoder.heads=2")
 SHRINK = {"pretrain": (*TINY, *TINY_DECODER), "finetune": TINY}
 PARSED_ONLY = {"demo"}  # has a test of its own
-OTHER_PROGRAMS = ("git ", "cd ", "python3 -m venv ", ". ", "pip install ", "make ", "tensorboard ")
+OTHER_PROGRAMS = (
+    *("git ", "cd ", "python3 -m venv ", ". ", "pip install ", "make ", "tensorboard ", "torchrun "),
+    *("python benchmarks/", "python scripts/"),
+)
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -66,6 +69,7 @@ class Block:
         """Arguments of the `tubelet` commands; lines of other programs must be known ones."""
         lines = [line.strip() for line in self.text.replace("\\\n", " ").splitlines()]
         lines = [part.strip() for line in lines for part in line.split(" && ")]
+        lines = [re.sub(r"^torchrun .*? -m tubelet ", "tubelet ", line) for line in lines]
         lines = [line for line in lines if line and not line.startswith("#")]
         unknown = [line for line in lines if not line.startswith(("tubelet ", *OTHER_PROGRAMS))]
         assert unknown == [], "neither tubelet nor a program that the pages may use"

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from tubelet.nn.attention import CPU_FLOAT32_TOKENS, Attention, attend
+from tubelet.nn import cpu_attention
+from tubelet.nn.attention import CPU_FLOAT32_TOKENS, CPU_PLAIN_TOKENS, Attention, attend
 from tubelet.nn.block import Block
+from tubelet.nn.cpu_attention import blocked_attention
 from tubelet.nn.drop_path import DropPath, drop_path_rates
 from tubelet.nn.init import mask_token_, truncated_normal_, xavier_
 
@@ -47,7 +49,7 @@ def test_cosine_attention_multiplies_cosines_by_a_learnt_factor_up_to_a_hundred(
     torch.testing.assert_close(attention.tail(x, 2), expected[:, 3:], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("tokens", [5, CPU_FLOAT32_TOKENS + 1])
+@pytest.mark.parametrize("tokens", [5, CPU_FLOAT32_TOKENS + 1, CPU_PLAIN_TOKENS + 1])
 def test_short_bf16_sequences_on_the_cpu_give_what_the_kernel_gives(tokens: int) -> None:
     q, k, v = (torch.randn(1, 2, tokens, 8, dtype=torch.bfloat16) for _ in range(3))
     plain = nn.functional.scaled_dot_product_attention(q, k, v)
@@ -55,6 +57,29 @@ def test_short_bf16_sequences_on_the_cpu_give_what_the_kernel_gives(tokens: int)
         fast = attend(q, k, v)
     assert fast.dtype == torch.bfloat16
     torch.testing.assert_close(fast, plain, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize(("asking", "tokens"), [(9, 9), (200, 200), (330, 330), (40, 330)])
+def test_every_cpu_path_has_the_gradient_of_attention(asking: int, tokens: int) -> None:
+    rng = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, n, 8, generator=rng).bfloat16() for n in (asking, tokens, tokens))
+    gradient = torch.randn(2, 3, asking, 8, generator=rng)
+    a, b, c = (x.double().requires_grad_() for x in (q, k, v))
+    exact = torch.autograd.grad(nn.functional.scaled_dot_product_attention(a, b, c), (a, b, c), gradient.double())
+    q, k, v = (x.requires_grad_() for x in (q, k, v))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = attend(q, k, v)
+    for mine, theirs in zip(torch.autograd.grad(mixed, (q, k, v), gradient.bfloat16()), exact, strict=True):
+        error = (mine.double() - theirs).norm() / theirs.norm()
+        assert error < 1e-2  # bf16 has 8 bits: 4e-3 for a rounding
+
+
+def test_blocks_of_heads_need_not_divide_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = (torch.randn(1, 5, 20, 8).bfloat16().requires_grad_() for _ in range(3))
+    whole = torch.autograd.grad(blocked_attention(q, k, v).float().sum(), (q, k, v))
+    monkeypatch.setattr(cpu_attention, "BLOCK_WEIGHTS", 2 * 20 * 20)
+    parts = torch.autograd.grad(blocked_attention(q, k, v).float().sum(), (q, k, v))
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
 
 
 @pytest.mark.parametrize("count", [1, 3, 7])

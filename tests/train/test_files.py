@@ -80,6 +80,13 @@ def test_skipped_files_with_odd_names_read_back(tmp_path: Path) -> None:
     assert len(Skips(tmp_path, step=3, count=10, max_skipped=0.5)) == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_signals_of_people_and_schedulers_are_heeded(number: int) -> None:
+    with stop_request() as stop:
+        signal.raise_signal(number)
+        assert stop.signal == number
+
+
 def test_one_request_delivered_twice_is_one_and_a_later_ctrl_c_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGTERM)
     now = time.monotonic()

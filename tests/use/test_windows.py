@@ -16,10 +16,13 @@ from tubelet.data.dataset import EvalDataset, VideoViews
 from tubelet.types import ClipShape
 from tubelet.use import windows as windows_module
 from tubelet.use.windows import Place, Windows, frames_of, plan, read_windows
+from tubelet.video import seek, sweep
 from tubelet.video.crops import test_crops as crops_of
 from tubelet.video.manifest import VideoRef
+from tubelet.video.opened import Opened
 from tubelet.video.read import BadVideo, VideoFile, frames, open_video
 from tubelet.video.sample import Sampler, Segments, Span, Strided, Uniform
+from tubelet.video.sweep import Sweep
 from video_files import numbers_of, write_video
 
 CLIP = ClipShape(frames=4, size=16)
@@ -137,20 +140,20 @@ def test_a_long_video_is_decoded_once_and_held_a_window_at_a_time(
     path = write_video(tmp_path / name, 200, gop=500)
     asked: list[int] = []
     decoded = [0]
-    plainly, from_key, give = VideoFile._decode_plain, VideoFile._decode_from, VideoFile.frames
+    plainly, from_key, give = Opened.decoded, seek.decode_from, Sweep.frames
 
     def counted(frames: Iterator[Any]) -> Iterator[Any]:
         for frame in frames:
             decoded[0] += 1
             yield frame
 
-    def noted(self: VideoFile, indices: Any, **options: Any) -> Any:
-        asked.append(len(indices))
-        return give(self, indices, **options)
+    def noted(self: Sweep, wanted: Any) -> Any:
+        asked.append(len(wanted))
+        return give(self, wanted)
 
-    monkeypatch.setattr(VideoFile, "_decode_plain", lambda self: counted(plainly(self)))
-    monkeypatch.setattr(VideoFile, "_decode_from", lambda self, *where: counted(from_key(self, *where)))
-    monkeypatch.setattr(VideoFile, "frames", noted)
+    monkeypatch.setattr(Opened, "decoded", lambda self: counted(plainly(self)))
+    monkeypatch.setattr(sweep, "decode_from", lambda *where: counted(from_key(*where)))
+    monkeypatch.setattr(Sweep, "frames", noted)
     count = sum(
         1 for _ in read_windows(path, clip=CLIP, sampler=Uniform(), windows=Windows(seconds=0.4, step_seconds=step))
     )
@@ -169,7 +172,7 @@ def test_frames_are_let_go_once_no_window_needs_them(
     held, most = [0], [0]
     read = windows_module._read
 
-    def tracked(video: VideoFile, numbers: Any, *, size: int) -> Any:
+    def tracked(video: Sweep, numbers: Any, *, size: int) -> Any:
         pictures = read(video, numbers, size=size)
         for picture in pictures.values():
             weakref.finalize(picture, let_go)
@@ -198,6 +201,10 @@ def lying(monkeypatch: pytest.MonkeyPatch, *, at_call: int) -> None:
             self._seconds = self._seconds * 2
         return give(self, indices, **options)
 
+    def lost(self: Sweep, wanted: Any) -> Any:
+        raise seek.OutOfStep
+
+    monkeypatch.setattr(Sweep, "_onwards", lost)
     monkeypatch.setattr(VideoFile, "frames", frames)
 
 

@@ -57,6 +57,13 @@ def test_folder_classes_are_the_first_level(tmp_path: Path) -> None:
         read_manifest(tmp_path, labelled=True)
 
 
+def test_a_video_called_video_is_no_header(folder: Path) -> None:
+    (folder / "video 1.mp4").touch()
+    assert found(listed(folder, "video 1.mp4 0\na.mp4 1\n")) == [("video 1.mp4", 0), ("a.mp4", 1)]
+    assert found(listed(folder, "video 1.mp4\n"), labelled=False) == [("video 1.mp4", None)]
+    assert found(listed(folder, "video label\na.mp4 1\n")) == [("a.mp4", 1)]
+
+
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real/1.mp4").touch()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tubelet.video.opened import Opened
 from tubelet.video.packets import PacketIndex, packet_index
 from tubelet.video.pixels import UprightRgb
-from tubelet.video.read import BadVideo, VideoFile, frames, open_video, probe
+from tubelet.video.read import BadVideo, frames, open_video, probe
 from video_files import level, numbers_of, plainly, write_video
 
 UNEVEN = [0, 40, 80, 500, 510, 520, 900, 1300, 1310, 1400, 2000, 2040, 2080, 2100, 2900, 3000]
@@ -54,46 +55,47 @@ def test_open_groups_start_at_the_key_frame_before(tmp_path: Path) -> None:
             assert np.array_equal(video.frames([index])[0], reference[index]), index
 
 
-def test_decodes_no_further_than_needed_and_converts_only_what_is_wanted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_converts_only_what_is_wanted_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", 64, gop=8)
-    decoded: list[int] = []
     converted: list[int] = []
-    decode_from, convert = VideoFile._decode_from, UprightRgb.__call__
+    put = UprightRgb.put
 
-    def counting_decode(self: VideoFile, index: PacketIndex, start: int) -> Iterator[tuple[int, Any]]:
-        for number, frame in decode_from(self, index, start):
-            decoded.append(number)
-            yield number, frame
+    def counting(self: UprightRgb, key: int, frame: Any) -> None:
+        converted.append(key)
+        put(self, key, frame)
 
-    def counting_convert(self: UprightRgb, frame: Any) -> Any:
-        converted.append(frame.pts)
-        return convert(self, frame)
-
-    monkeypatch.setattr(VideoFile, "_decode_from", counting_decode)
-    monkeypatch.setattr(UprightRgb, "__call__", counting_convert)
+    monkeypatch.setattr(UprightRgb, "put", counting)
     frames(path, [50, 18, 50])
-    assert decoded == [16, 17, 18, 48, 49, 50]
-    assert len(converted) == 2
+    assert converted == [18, 50]
 
 
-def test_packets_that_promise_other_frames_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_video(tmp_path / "a.mp4", 20)
+def lie(monkeypatch: pytest.MonkeyPatch, change: Callable[[int, int], int | None], *, more: int = 0) -> None:
+    """Packets whose times are changed by `change` (place, time), and `more` frames at the end that are not there."""
 
-    def lying(container: Any, stream: Any) -> PacketIndex:
-        index = packet_index(container, stream)
+    def lying(file: Opened) -> PacketIndex:
+        index = packet_index(file)
         assert index is not None
-        times = np.sort(np.append(index.times, index.times[3] + 1))
-        position = {**index.position, int(index.times[3] + 1): 3}
-        return PacketIndex(times, position, index.key_times, index.key_positions)
+        moved = {time: change(place, time) or time for time, place in index.position.items()}
+        position = {moved[time]: place for time, place in index.position.items()}
+        position |= {int(index.times[-1]) + 1 + extra: len(position) + extra for extra in range(more)}
+        return PacketIndex(np.array(sorted(position)), position, index.key_times, index.key_positions)
 
-    reference = plainly(path)
     monkeypatch.setattr("tubelet.video.read.packet_index", lying)
+
+
+def test_packets_that_promise_other_times_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mp4", 20)
+    reference = plainly(path)
+    lie(monkeypatch, lambda place, time: time + 1 if place == 3 else None)
     with open_video(path) as video:
-        assert len(video) == 21
+        assert np.ptp(np.diff(video.seconds)) > 1e-6
         assert np.array_equal(video.frames([6])[0], reference[6])
-        assert len(video) == 20
+        assert np.ptp(np.diff(video.seconds)) < 1e-6
+
+
+def test_packets_that_promise_more_frames_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mp4", 20)
+    lie(monkeypatch, lambda place, time: None, more=1)
     with open_video(path) as video, pytest.raises(BadVideo, match="only 20 of 21 frames"):
         video.frames([5, 20])
 

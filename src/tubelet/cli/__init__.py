@@ -13,6 +13,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run `tubelet ARGUMENTS`. A user's mistake is one line and exit code 2; TUBELET_TRACEBACK=1 shows all of it."""
     # Threads that spin while they wait starve the loader's processes: 8 times slower on 2 busy cores (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "WORLD_SIZE" in os.environ:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost process is one line, not torch's pages
     from tubelet.cli.app import app
 
     try:

@@ -10,7 +10,9 @@ from tubelet.cli.doctor import doctor
 from tubelet.cli.embed import embed
 from tubelet.cli.evaluate import evaluate
 from tubelet.cli.finetune import finetune
+from tubelet.cli.plan import plan
 from tubelet.cli.predict import predict
+from tubelet.cli.prepare import prepare
 from tubelet.cli.pretrain import pretrain
 from tubelet.cli.probe import probe
 from tubelet.cli.recipes import recipes
@@ -43,7 +45,8 @@ def _root(
     """Masked video pre-training: from a folder of videos to an encoder, a classifier, embeddings."""
 
 
-for _command in (demo, check, pretrain, finetune, evaluate, predict, reconstruct, embed, search, probe):
+_COMMANDS = (demo, check, prepare, plan, pretrain, finetune, evaluate, predict, reconstruct, embed, search, probe)
+for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(weights, name="weights")
 app.add_typer(recipes, name="recipes")

@@ -39,6 +39,7 @@ def finetune(
     from tubelet.cli.watch import training
     from tubelet.eval.finetune import finetune as run
     from tubelet.recipe import FinetuneRecipe
+    from tubelet.train.distributed import is_main
 
     if fresh and resume:
         raise ValueError("--fresh and --resume exclude each other")
@@ -50,5 +51,7 @@ def finetune(
     folder = out or Path("runs") / filled.name
     with training(folder) as watch:
         model = run(filled, folder, watch, fresh=fresh)
+    if not is_main():
+        return
     typer.echo(f"model: {model}\nlosses: {folder / 'log.jsonl'}")
     typer.echo(f"next: tubelet evaluate {folder} LIST")

@@ -30,6 +30,7 @@ def pretrain(
     from tubelet.cli.common import given, load_recipe
     from tubelet.cli.watch import training
     from tubelet.recipe import PretrainRecipe
+    from tubelet.train.distributed import is_main
     from tubelet.train.pretrain import pretrain as run
 
     if fresh and resume:
@@ -39,5 +40,7 @@ def pretrain(
     folder = out or Path("runs") / filled.name
     with training(folder) as watch:
         model = run(filled, folder, watch, fresh=fresh)
+    if not is_main():
+        return
     typer.echo(f"model: {model}\nlosses: {folder / 'log.jsonl'}")
     typer.echo(f"next: tubelet finetune RECIPE --start {folder} --train LIST --out RUN")

@@ -16,7 +16,7 @@ recipes = typer.Typer(help="List the recipes, or show one as YAML.", no_args_is_
 
 @recipes.command("list")
 def list_recipes() -> None:
-    """List the shipped recipes with their clips, model and schedule."""
+    """List the shipped recipes with their clips, model and schedule; `200 x 4` epochs take 4 clips of each video."""
     from rich.console import Console
     from rich.table import Table
 
@@ -34,7 +34,7 @@ def list_recipes() -> None:
             name,
             f"{recipe.clip.frames}x{recipe.clip.size}",
             f"{encoder.width}x{encoder.depth}/{encoder.patch}",
-            str(recipe.schedule.epochs),
+            str(recipe.schedule.epochs) + (f" x {recipe.data.views}" if recipe.data.views > 1 else ""),
             str(recipe.run.batch_size),
             (function.__doc__ or "").strip().split("\n")[0],
         ]
@@ -54,4 +54,8 @@ def show_recipe(
     from tubelet.cli.common import load_any_recipe
     from tubelet.recipe import to_yaml
 
-    typer.echo(to_yaml(load_any_recipe(name, changes or [])), nl=False)
+    recipe = load_any_recipe(name, changes or [])
+    if recipe.data.views > 1:
+        epochs, views = recipe.schedule.epochs, recipe.data.views
+        typer.echo(f"# {epochs} epochs x {views} clips of each decoded video = {epochs * views} effective epochs")
+    typer.echo(to_yaml(recipe), nl=False)

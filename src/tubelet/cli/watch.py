@@ -1,4 +1,4 @@
-"""Draws a run in the terminal: bar, loss, clips/s, share of time spent waiting for data, time left."""
+"""Draws a run in the terminal: bar, loss, clips/s, use of the device, share of time waiting for data, time left."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from tubelet.train.distributed import RankLost, is_main
+from tubelet.train.pulse import LOST
 from tubelet.train.signals import Interrupted
 from tubelet.train.watch import RunFacts, StepReport
 
@@ -32,6 +34,9 @@ class RichWatch:
             f"{facts.name}: {facts.videos:,} videos, {facts.parameters / 1e6:.2f} M parameters, "
             f"{facts.total_steps:,} steps ({facts.steps_per_epoch} an epoch) on {facts.device} in {facts.precision}"
         )
+        if facts.views > 1:
+            epochs = facts.total_steps // facts.steps_per_epoch
+            self.say(f"{facts.views} clips of each decoded video: {epochs} x {facts.views} effective epochs")
         if facts.first_step > 1:
             self.say(f"going on after step {facts.first_step - 1}")
         if self.console.is_terminal:
@@ -69,21 +74,30 @@ class RichWatch:
 def _state(report: StepReport) -> str:
     loss = "no readable file" if report.loss is None else f"loss {report.loss:.4f}"
     others = "".join(f"  {name} {value:.3f}" for name, value in report.metrics.items())
+    mfu = "" if report.mfu is None else f" ({report.mfu:.0%} MFU)"
     left = timedelta(seconds=round(report.seconds_left))
     return (
         f"epoch {report.epoch}  {loss}{others}  lr {report.learning_rate:.2e}  "
-        f"{report.clips_per_second:.1f} clips/s  waiting {report.waiting_ratio:.0%}  left {left}"
+        f"{report.clips_per_second:.1f} clips/s  {report.teraflops:.3g} TFLOP/s{mfu}  "
+        f"waiting {report.waiting_ratio:.0%}  left {left}"
     )
 
 
 @contextmanager
 def training(folder: Path) -> Iterator[RichWatch]:
-    """A watch for a run in `folder`; a run stopped by a signal ends in one line and the exit code 128 + signal."""
+    """A watch for a run in `folder`; a run stopped by a signal ends in one line and the exit code 128 + signal.
+
+    Exit code 75 where another process of the run vanished: starting again may well help.
+    """
     watch = RichWatch()
     try:
         yield watch
     except Interrupted as stop:
-        watch.say(f"{folder}: {stop}")
+        if is_main():
+            watch.say(f"{folder}: {stop}")
         raise typer.Exit(128 + stop.signal) from None
+    except RankLost as lost:
+        watch.say(f"{folder}: {lost}")
+        raise typer.Exit(LOST) from None
     finally:
         watch.finish()

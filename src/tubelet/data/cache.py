@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 from jaxtyping import UInt8
 
-from tubelet.video.read import VideoFile, open_video
+from tubelet.video.decoders import Reading, Video
+from tubelet.video.span import file_of
 
 LARGEST_BYTES: Final = 512 * 2**20
 """A video whose frames take more is not cached but read from its file each time."""
@@ -24,8 +25,8 @@ class FrameCache:
     ValueError where the folder cannot be written. A disk that fills up later stops the caching, not the run.
     """
 
-    def __init__(self, folder: Path, *, short_side: int | None) -> None:
-        self.folder, self.short_side = Path(folder), short_side
+    def __init__(self, folder: Path, *, short_side: int | None, reading: Reading = Reading()) -> None:
+        self.folder, self.short_side, self._reading = Path(folder), short_side, reading
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -37,12 +38,12 @@ class FrameCache:
         """All frames, decoded now if need be; None where they are too many to keep. BadVideo as in `open_video`."""
         file = self.file(path)
         if file is None:
-            with open_video(path):  # says why
+            with self._reading.open(path):  # says why
                 return None
         kept = _load(file)
         if kept is not None:
             return kept
-        with open_video(path) as video:
+        with self._reading.open(path) as video:
             if self._bytes(video) > LARGEST_BYTES:
                 return None
             decoded = video.frames(range(len(video)), short_side=self.short_side)
@@ -52,13 +53,14 @@ class FrameCache:
     def file(self, path: Path) -> Path | None:
         """Where the frames of a video are kept; None where the video does not exist."""
         try:
-            facts = os.stat(path)
+            facts = os.stat(file_of(path))
         except OSError:
             return None
-        name = hashlib.sha256(f"{os.path.abspath(path)}\n{self.short_side}".encode()).hexdigest()[:32]
+        way = "" if self._reading.decoder == "pyav" else f"\n{self._reading.decoder}"  # scaled frames differ a little
+        name = hashlib.sha256(f"{os.path.abspath(path)}\n{self.short_side}{way}".encode()).hexdigest()[:32]
         return self.folder / name[:2] / f"{name}-{facts.st_mtime_ns:x}-{facts.st_size:x}.npy"
 
-    def _bytes(self, video: VideoFile) -> int:
+    def _bytes(self, video: Video) -> int:
         short = min(video.info.width, video.info.height)
         scale = 1.0 if self.short_side is None else min(1.0, self.short_side / short)
         return int(len(video) * video.info.width * video.info.height * 3 * scale**2)

@@ -7,7 +7,7 @@ Everything that is drawn for a clip follows from (seed, epoch, index, view). A f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -15,14 +15,15 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from tubelet.data.cache import FrameCache
 from tubelet.rng import generator
 from tubelet.types import Batch, Clips, ClipShape, Grid, Mask
 from tubelet.video.augment import Augment, test_crops
+from tubelet.video.decoders import Reading
+from tubelet.video.errors import BadVideo
 from tubelet.video.manifest import VideoRef
-from tubelet.video.read import BadVideo, open_video
 from tubelet.video.sample import Sampler
 
 
@@ -62,6 +63,7 @@ class ClipPlan:
 
     Frames with a short side above `short_side` pixels are scaled down to it while they are read. None means 10/7 of the
     clip's size, 320 for 224: the size at which the authors keep Kinetics. `cache` is a folder for decoded frames.
+    `reading` says which decoder opens the files, and when it gives one up.
     """
 
     clip: ClipShape
@@ -72,6 +74,7 @@ class ClipPlan:
     masks: MaskDraw | None = None
     cache: Path | None = None
     short_side: int | None = None
+    reading: Reading = field(default_factory=Reading)
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class ClipDataset(Dataset[Sample | Skipped]):
 
     def __init__(self, videos: Sequence[VideoRef], plan: ClipPlan) -> None:
         self.videos, self.plan = tuple(videos), plan
-        self._read = FrameReader(plan.clip, cache=plan.cache, short_side=plan.short_side)
+        self._read = FrameReader(plan.clip, cache=plan.cache, short_side=plan.short_side, reading=plan.reading)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -136,9 +139,11 @@ class ClipDataset(Dataset[Sample | Skipped]):
             frames, places = self._read(video.path, choose)
         except BadVideo as bad:
             return Skipped(index, video.name, video.path, bad.reason)
-        clips = [plan.augment(frames[place], plan.clip.size, draw) for place, draw in zip(places, draws, strict=True)]
+        clips = [
+            plan.augment(_at(frames, place), plan.clip.size, draw) for place, draw in zip(places, draws, strict=True)
+        ]
         masks = None if plan.masks is None else torch.from_numpy(np.stack([plan.masks(draw) for draw in draws]))
-        return Sample(index, torch.stack(clips), masks, video.label)
+        return Sample(index, clips[0][None] if len(clips) == 1 else torch.stack(clips), masks, video.label)
 
 
 class EvalDataset(Dataset[VideoViews | Skipped]):
@@ -153,10 +158,11 @@ class EvalDataset(Dataset[VideoViews | Skipped]):
         clips: int = 1,
         crops: int = 1,
         cache: Path | None = None,
+        reading: Reading = Reading(),
     ) -> None:
         self.videos, self.clip, self.sampler = tuple(videos), clip, sampler
         self.clips, self.crops = clips, crops
-        self._read = FrameReader(clip, cache=cache)
+        self._read = FrameReader(clip, cache=cache, reading=reading)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -176,9 +182,12 @@ class EvalDataset(Dataset[VideoViews | Skipped]):
 class FrameReader:
     """Reads the frames that several clips need, each frame once, from the file or from the cache."""
 
-    def __init__(self, clip: ClipShape, *, cache: Path | None, short_side: int | None = None) -> None:
+    def __init__(
+        self, clip: ClipShape, *, cache: Path | None, short_side: int | None = None, reading: Reading = Reading()
+    ) -> None:
         self.short_side = round(clip.size * 10 / 7) if short_side is None else short_side
-        self._cache = None if cache is None else FrameCache(cache, short_side=self.short_side)
+        self._cache = None if cache is None else FrameCache(cache, short_side=self.short_side, reading=reading)
+        self._reading = reading
 
     def __call__(
         self, path: Path, choose: Callable[[int], Int64[np.ndarray, "V T"]]
@@ -188,13 +197,16 @@ class FrameReader:
         if kept is not None:
             wanted, places = _distinct(choose(len(kept)))
             return np.asarray(kept[wanted]), places
-        with open_video(path) as video:
+        with self._reading.open(path) as video:
             wanted, places = _distinct(choose(len(video)))
             return video.frames(wanted, short_side=self.short_side), places
 
 
 def collate(items: Sequence[Sample | Skipped]) -> Loaded:
-    """A batch of the samples, views of a video next to each other; skipped videos are handed on beside it."""
+    """A batch of the samples, views of a video next to each other; skipped videos are handed on beside it.
+
+    In a worker process the clips are put together in shared memory, from which the main process takes them as they are.
+    """
     skipped = tuple(item for item in items if isinstance(item, Skipped))
     samples = [item for item in items if isinstance(item, Sample)]
     if not samples:
@@ -204,11 +216,16 @@ def collate(items: Sequence[Sample | Skipped]) -> Loaded:
     labels = [-1 if sample.label is None else sample.label for sample in samples]
     masks = [sample.masks for sample in samples if sample.masks is not None]
     batch = Batch(
-        clips={"video": Clips(torch.cat([sample.video for sample in samples]), index)},
+        clips={"video": Clips(default_collate([clip for sample in samples for clip in sample.video]), index)},
         splits={"video": Mask(*torch.cat(masks).unbind(1)).split()} if masks else {},
         labels=torch.tensor(labels).repeat_interleave(counts) if min(labels) >= 0 else None,
     )
     return Loaded(batch, skipped)
+
+
+def _at(frames: UInt8[np.ndarray, "K H W 3"], place: Int64[np.ndarray, " T"]) -> UInt8[np.ndarray, "T H W 3"]:
+    """The frames at these places; the same array where they are all in order, as for a single clip."""
+    return frames if np.array_equal(place, np.arange(len(frames))) else frames[place]
 
 
 def _distinct(wanted: Int64[np.ndarray, "V T"]) -> tuple[Int64[np.ndarray, " K"], Int64[np.ndarray, "V T"]]:

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Final
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tubelet.data.dataset import Loaded, collate
+from tubelet.data.guard import Crew, DeathSignals, Guarded, TrainingSet, WorkerDied
 from tubelet.data.order import StepSampler
 from tubelet.types import Batch
-from tubelet.video.manifest import VideoRef
+
+__all__ = ["Fed", "Feed", "TrainingSet", "ignore_stop_signals", "worker_deaths"]
 
 _PREFETCHED_STEPS: Final = 2
-
-
-@runtime_checkable
-class TrainingSet(Protocol):
-    """A data set read by (epoch, index) keys, index below its length; `videos` are in the order of the indices."""
-
-    @property
-    def videos(self) -> Sequence[VideoRef]:
-        """The video of each index."""
-
-    def __len__(self) -> int:
-        """How many videos."""
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        """What `tubelet.data.dataset.collate` takes: a sample, or why there is none."""
+_LOST_WITH_A_WORKER: Final = (RuntimeError, OSError, EOFError)
+"""What fetching raises where a dead worker had a step ready: its shared memory cannot be opened any more."""
+_DEATHS_IN_A_ROW: Final = 3
+"""So many deaths of workers before one step is ready, with no file to blame, end the run."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +39,29 @@ class Fed:
 class Feed:
     """The steps of `sampler`, one `take` each. `waited_seconds` is the time spent waiting for data so far.
 
-    With `workers` = 0 the files are read between the steps, in this process.
+    With `workers` = 0 the files are read between the steps, in this process. A worker that dies is replaced, and what
+    it had not delivered is read again; a file that crashed it, or kept it far longer than `seconds_per_file`, is
+    skipped from then on. ValueError where workers go on dying with no file to blame.
     """
 
-    def __init__(self, dataset: TrainingSet, sampler: StepSampler, *, workers: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        dataset: TrainingSet,
+        sampler: StepSampler,
+        *,
+        workers: int,
+        device: torch.device,
+        seconds_per_file: float | None = None,
+    ) -> None:
         self.waited_seconds = 0.0
+        self._sampler, self._workers, self._device = sampler, workers, device
         self._left = len(sampler)
-        self._device = device
+        self._guarded = Guarded(dataset, workers=workers, seconds=seconds_per_file)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ahead: Fed | None = None
-        self._source: Iterator[Loaded] = iter(
-            DataLoader(
-                dataset,  # type: ignore[arg-type] # torch asks for its base class, TrainingSet is enough
-                batch_sampler=sampler,
-                collate_fn=collate,
-                num_workers=workers,
-                prefetch_factor=_PREFETCHED_STEPS if workers else None,
-                pin_memory=self._stream is not None,
-                worker_init_fn=_start_worker,
-                generator=torch.Generator(),  # the loader draws a seed from it, which nothing uses
-            )
-        )
+        self._signals = DeathSignals()
+        self._deaths = 0
+        self._start()
 
     def take(self) -> Fed:
         """The next step's data, ready for use on the device."""
@@ -86,15 +80,64 @@ class Feed:
         if self._ahead is not None or self._left == 0:
             return
         started = time.perf_counter()
-        host = next(self._source)
+        host = self._next()
         self.waited_seconds += time.perf_counter() - started
         self._left -= 1
         with torch.cuda.stream(self._stream):  # does nothing where the stream is None
             self._ahead = Fed(host, None if host.batch is None else host.batch.to(self._device))
 
     def close(self) -> None:
-        """Stop the workers."""
+        """Stop the workers, the one that hangs too."""
         self._source = iter(())
+        self._crew.kill()
+        self._signals.restore()
+
+    def _start(self) -> None:
+        """Start the workers, on the first step that was not taken yet."""
+        sampler = copy.copy(self._sampler)
+        sampler.start = sampler.stop - self._left
+
+        def start() -> Iterator[Loaded]:
+            return iter(
+                DataLoader(
+                    self._guarded,  # type: ignore[arg-type] # torch asks for its base class, keys and a length do
+                    batch_sampler=sampler,
+                    collate_fn=collate,
+                    num_workers=self._workers,
+                    prefetch_factor=_PREFETCHED_STEPS if self._workers else None,
+                    pin_memory=self._stream is not None,
+                    worker_init_fn=_start_worker,
+                    generator=torch.Generator(),  # the loader draws a seed from it, which nothing uses
+                )
+            )
+
+        self._source, self._crew = Crew.started_by(start)
+        self._signals.ignore()  # torch may have set a handler by now
+
+    def _next(self) -> Loaded:
+        while True:
+            try:
+                with self._crew.noticing():
+                    loaded: Loaded = next(self._source)
+            except (WorkerDied, *_LOST_WITH_A_WORKER):
+                if not self._crew.has_died():
+                    raise
+                self._replace_crew()
+            else:
+                self._deaths = 0
+                return loaded
+
+    def _replace_crew(self) -> None:
+        dead = self._crew.dead
+        blamed = [one for one in dead if self._guarded.blame(one)]
+        self._deaths += not blamed
+        if self._deaths >= _DEATHS_IN_A_ROW:
+            file = self._guarded.read_by(dead[0])
+            how = _in_words(dead[0].exitcode) + ("" if file is None else f", while reading {file}")
+            raise ValueError(_death(f"{how}; {self._deaths} times"))
+        self._crew.kill()
+        self._source = iter(())  # lets go of torch's loader
+        self._start()
 
 
 @contextmanager
@@ -106,10 +149,18 @@ def worker_deaths() -> Iterator[None]:
         message = str(error)
         if not message.startswith("DataLoader worker"):
             raise
-        raise ValueError(
-            f"a process that reads videos died ({message.split(' is ')[-1].split('. ')[0].rstrip('. ')}); often memory "
-            "ran out: lower data.workers or run.batch_size; run again to go on from the last checkpoint"
-        ) from error
+        raise ValueError(_death(message.split(" is ")[-1].split(". ")[0].rstrip(". "))) from error
+
+
+def _death(how: str) -> str:
+    return (
+        f"a process that reads videos died ({how}); often memory ran out: lower data.workers or run.batch_size; run "
+        "again to go on from the last checkpoint"
+    )
+
+
+def _in_words(code: int | None) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code: {code}"
 
 
 def _tensors(batch: Batch) -> Iterator[Tensor]:

@@ -27,31 +27,46 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return count // batch_size
 
 
+def rank_rows(batch_size: int, *, rank: int, world: int) -> Int64[np.ndarray, " share"]:
+    """Places of a batch that a rank takes, ascending: some from the front, and their mirror images from the back.
+
+    Clips are mixed with their mirror image in the batch (`tubelet.nn.mixing`), so a rank with an even number of videos
+    holds both. All places for one rank. ValueError where the ranks cannot have equally many.
+    """
+    if batch_size % world:
+        raise ValueError(f"run.batch_size {batch_size} is not a multiple of the {world} processes")
+    pairs, odd = divmod(batch_size // world, 2)
+    front = np.arange(rank * pairs, (rank + 1) * pairs)
+    middle = np.arange(odd) + world * pairs + rank
+    return np.concatenate([front, middle, batch_size - 1 - front[::-1]])
+
+
 class StepSampler:
     """Keys (epoch, index) of one step after the other, across epochs, from step `start` + 1 to `stop`.
 
-    `batch_size` counts the videos of a step over all ranks; each rank gets its own equal slice of every batch.
+    `batch_size` counts the videos of a step over all ranks; each rank gets its own `rows` of every batch.
     """
 
     def __init__(
         self, count: int, *, batch_size: int, seed: int, start: int, stop: int, rank: int = 0, world: int = 1
     ) -> None:
-        if batch_size % world:
-            raise ValueError(f"run.batch_size {batch_size} is not a multiple of the {world} processes")
+        self.rows = rank_rows(batch_size, rank=rank, world=world)
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.start, self.stop = start, stop
-        self.rank, self.world = rank, world
         self.steps_per_epoch = steps_per_epoch(count, batch_size)
+        self._permutation, self._known = np.empty(0, dtype=np.int64), -1
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        share = self.batch_size // self.world
-        permutation, known = np.empty(0, dtype=np.int64), -1
         for step in range(self.start, self.stop):
-            epoch, place = divmod(step, self.steps_per_epoch)
-            if epoch != known:
-                permutation, known = order(self.count, seed=self.seed, epoch=epoch), epoch
-            first = place * self.batch_size + self.rank * share
-            yield [(epoch, int(index)) for index in permutation[first : first + share]]
+            epoch = step // self.steps_per_epoch
+            yield [(epoch, int(index)) for index in self.batch(step)[self.rows]]
+
+    def batch(self, step: int) -> Int64[np.ndarray, " batch_size"]:
+        """Indices of the whole batch, of all ranks, after `step` steps."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._known:
+            self._permutation, self._known = order(self.count, seed=self.seed, epoch=epoch), epoch
+        return self._permutation[place * self.batch_size : (place + 1) * self.batch_size]

@@ -13,16 +13,17 @@ from tubelet.eval.metrics import top_k
 from tubelet.eval.saved import write_class_names, write_classifier
 from tubelet.eval.scoring import score_videos
 from tubelet.methods.classifier import Classifier, Finetuning
-from tubelet.recipe import FinetuneRecipe
+from tubelet.recipe import FinetuneRecipe, reading_of
 from tubelet.rng import step_rng
 from tubelet.spec import replace
 from tubelet.train.checkpoint import latest
+from tubelet.train.distributed import gather, is_main, joined, place
 from tubelet.train.ema import Ema
 from tubelet.train.log import LOG, read_log
 from tubelet.train.loop import Job, fit
 from tubelet.train.optim import ParameterGroup, parameter_groups
 from tubelet.train.resume import prepare
-from tubelet.train.watch import Watch
+from tubelet.train.watch import Silent, Watch
 from tubelet.video.manifest import Manifest, VideoRef, read_manifest
 from tubelet.weights.places import CLASSES_FILE
 from tubelet.weights.start import start_classifier
@@ -39,8 +40,14 @@ def finetune(recipe: FinetuneRecipe, out: Path, watch: Watch, *, fresh: bool = F
     is training from scratch, by the same code. With `recipe.data.val` every epoch ends with one centre view of each of
     its videos. What is saved are the final weights (their average where `recipe.ema` is set), never those of the best
     epoch: choosing by a set's accuracy would make that accuracy too good. A run folder that holds work is continued
-    unless `fresh`. ValueError in one line for whatever the user can mend.
+    unless `fresh`. ValueError in one line for whatever the user can mend. Under torchrun all ranks call this; the first
+    one writes and speaks, and validation is shared out.
     """
+    with joined(recipe.run, watch.say):
+        return _finetune(recipe, out, watch if is_main() else Silent(), fresh=fresh)
+
+
+def _finetune(recipe: FinetuneRecipe, out: Path, watch: Watch, *, fresh: bool) -> Path:
     if recipe.data.train is None:
         raise ValueError("no videos to train on: give a list or a folder with --train (recipe field data.train)")
     train = _manifest(recipe.data.train, recipe)
@@ -55,6 +62,7 @@ def finetune(recipe: FinetuneRecipe, out: Path, watch: Watch, *, fresh: bool = F
     method = Finetuning(first_classifier(replace(recipe, start=None) if goes_on else recipe, watch), recipe.mixing)
     if goes_on:
         _check_names(out, names)
+    dataset = _dataset(videos, recipe)
     prepare(out, fresh=fresh)  # after all that can be refused, for `fresh` removes what was there
     write_class_names(out, names)
     job = Job(
@@ -62,7 +70,7 @@ def finetune(recipe: FinetuneRecipe, out: Path, watch: Watch, *, fresh: bool = F
         out=out,
         method=method,
         groups=finetuning_groups(method, recipe),
-        dataset=_dataset(videos, recipe),
+        dataset=dataset,
         ema=None if recipe.ema is None else Ema(method, decay=recipe.ema),
     )
     if val:
@@ -131,6 +139,7 @@ def _dataset(videos: tuple[VideoRef, ...], recipe: FinetuneRecipe) -> ClipDatase
         seed=recipe.seed,
         views=recipe.data.views,
         cache=None if recipe.data.cache is None else Path(recipe.data.cache),
+        reading=reading_of(recipe.data),
     )
     return ClipDataset(videos, plan)
 
@@ -147,7 +156,9 @@ def _validation(videos: tuple[VideoRef, ...], job: Job, watch: Watch) -> Callabl
     def refuse(bad: Skipped) -> None:
         raise ValueError(f"{bad.path}: {bad.reason}; mend it or take it out of {recipe.data.val}")
 
-    def validate(epoch: int) -> Mapping[str, float]:
+    def right(videos: tuple[VideoRef, ...]) -> float:
+        if not videos:
+            return 0.0
         scored = score_videos(
             method.eval().classifier,
             videos,
@@ -157,7 +168,11 @@ def _validation(videos: tuple[VideoRef, ...], job: Job, watch: Watch) -> Callabl
             on_bad=refuse,
             on_progress=lambda _: None,
         )
-        accuracy = top_k(scored.scores, scored.labels, 1)
+        return float(round(top_k(scored.scores, scored.labels, 1) * len(videos)))
+
+    def validate(epoch: int) -> Mapping[str, float]:
+        here = place()
+        accuracy = sum(one[0] for one in gather([right(videos[here.rank :: here.world])])) / len(videos)
         return {ACCURACY: accuracy, BEST: max([accuracy, *_before(job.out, epoch)])}
 
     return validate

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tubelet.methods.classifier import Classifier
 from tubelet.recipe import FinetuneRecipe
+from tubelet.train.distributed import on_main
 from tubelet.train.export import write_model
 from tubelet.train.files import write_text
 from tubelet.weights.names import Names, names_text
@@ -54,4 +55,4 @@ def write_classifier(out: Path, recipe: FinetuneRecipe, classifier: Classifier, 
 
 def write_class_names(folder: Path, names: Names) -> None:
     """Write the names, one a line in the order of the labels."""
-    write_text(folder / CLASSES_FILE, names_text(names))
+    on_main(lambda: write_text(folder / CLASSES_FILE, names_text(names)))

@@ -16,7 +16,7 @@ from tubelet.data.dataset import EvalDataset, Skipped, VideoViews
 from tubelet.data.loader import ignore_stop_signals
 from tubelet.eval.views import ViewScores, probabilities, views_per_pass
 from tubelet.methods.classifier import Classifier
-from tubelet.recipe import FinetuneRecipe
+from tubelet.recipe import FinetuneRecipe, reading_of
 from tubelet.train.device import autocast, pick_precision
 from tubelet.video.manifest import VideoRef
 
@@ -57,6 +57,7 @@ def score_videos(
         clips=views[0],
         crops=views[1],
         cache=None if recipe.data.cache is None else Path(recipe.data.cache),
+        reading=reading_of(recipe.data),
     )
     sums = ViewScores(len(videos), classifier.classes)
     missing: list[Skipped] = []

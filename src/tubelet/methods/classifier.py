@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from tubelet.models.heads import linear_head
 from tubelet.models.vit import ViT, ViTSpec
 from tubelet.nn.block import NORM_EPS
+from tubelet.nn.drop_path import Dropout
 from tubelet.nn.init import truncated_normal_
 from tubelet.nn.mixing import Mixing
 from tubelet.spec import Spec
@@ -47,7 +48,7 @@ class Classifier(nn.Module):
         mean = spec.pooling == "mean"
         self.encoder = ViT(spec.encoder, clip, final_norm=not mean)
         self.fc_norm = nn.LayerNorm(spec.encoder.width, eps=spec.norm_eps) if mean else nn.Identity()
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         self.apply(truncated_normal_)
         self.head = linear_head(spec.encoder.width, classes, init_scale=spec.init_scale)
 

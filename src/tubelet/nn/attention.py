@@ -10,7 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CPU_FLOAT32_TOKENS: Final = 600
+from tubelet.nn.cpu_attention import blocked_attention
+
+CPU_FLOAT32_TOKENS: Final = 128
+CPU_PLAIN_TOKENS: Final = 320
 FIRST_TEMPERATURE: Final = math.log(10.0)
 LARGEST_TEMPERATURE: Final = 4.6052  # log of 100, rounded as the authors round it
 
@@ -60,13 +63,31 @@ class Attention(nn.Module):
 def attend(
     q: Float[Tensor, "B heads K d"], k: Float[Tensor, "B heads N d"], v: Float[Tensor, "B heads N d"]
 ) -> Float[Tensor, "B heads K d"]:
-    """Softmax attention: the one place that calls a kernel for it.
+    """Softmax attention: the one place that chooses a kernel for it, by what was measured (docs/log.md).
 
-    On a CPU the backward of PyTorch's bf16 kernel has a fixed cost per head, so short sequences are computed in
-    float32: 1 ms instead of 15 for 16 tokens (64 clips, 4 heads, one core with AMX), 70 ms instead of 86 for 512 tokens
-    (32 clips, 2 heads). At 784 tokens bf16 is ahead.
+    On a CPU the gradient of PyTorch's bf16 kernel is slow, by a fixed cost per head and by its products. So up to
+    `CPU_FLOAT32_TOKENS` tokens are computed in float32, up to `CPU_PLAIN_TOKENS` with the weights held in memory, and
+    more by `blocked_attention`. Everywhere else, and where no gradient is asked for, PyTorch chooses.
     """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[2] <= CPU_FLOAT32_TOKENS:
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         with torch.autocast("cpu", enabled=False):
-            return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+            return _attend_in_bf16(q, k, v)
     return F.scaled_dot_product_attention(q, k, v)
+
+
+def _attend_in_bf16(
+    q: Float[Tensor, "B heads K d"], k: Float[Tensor, "B heads N d"], v: Float[Tensor, "B heads N d"]
+) -> Float[Tensor, "B heads K d"]:
+    if k.shape[2] <= CPU_FLOAT32_TOKENS:
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+    if not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q, k, v)
+    return _plain(q, k, v) if k.shape[2] <= CPU_PLAIN_TOKENS else blocked_attention(q, k, v)
+
+
+def _plain(
+    q: Float[Tensor, "B heads K d"], k: Float[Tensor, "B heads N d"], v: Float[Tensor, "B heads N d"]
+) -> Float[Tensor, "B heads K d"]:
+    weights = (q * q.shape[-1] ** -0.5) @ k.mT
+    mixed: Tensor = weights.softmax(-1) @ v
+    return mixed

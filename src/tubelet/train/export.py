@@ -9,14 +9,19 @@ from torch import Tensor
 
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, write_recipe
 from tubelet.train.checkpoint import MODEL, plain_disk_errors, write_tensors
+from tubelet.train.distributed import on_main
 from tubelet.train.files import new_folder
 from tubelet.train.resume import MODEL_FOLDER, RECIPE
 
 
 def write_model(out: Path, recipe: PretrainRecipe | FinetuneRecipe, tensors: Mapping[str, Tensor]) -> Path:
     """Write `model/` of the run folder `out`, whole or not at all; returns it. ValueError where the disk is full."""
+    on_main(lambda: _write_model(out, recipe, tensors))
+    return out / MODEL_FOLDER
+
+
+def _write_model(out: Path, recipe: PretrainRecipe | FinetuneRecipe, tensors: Mapping[str, Tensor]) -> None:
     folder = out / MODEL_FOLDER
     with plain_disk_errors(out), new_folder(folder) as temporary:
         write_tensors(tensors, temporary / MODEL)
         write_recipe(recipe, temporary / RECIPE)
-    return folder

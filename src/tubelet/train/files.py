@@ -12,6 +12,7 @@ from typing import Final
 
 from tubelet.weights.write import is_disk_full as is_disk_full
 from tubelet.weights.write import new_folder as new_folder
+from tubelet.weights.write import temporary_of as temporary_of
 from tubelet.weights.write import write_text as write_text
 
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems

@@ -8,9 +8,14 @@ from typing import Any, Final
 import torch
 
 from tubelet.data.dataset import Loaded
+from tubelet.train.device import pick_device, pick_precision
+from tubelet.train.distributed import place
+from tubelet.train.flops import count_flops
 from tubelet.train.job import Job
 from tubelet.train.log import RunLog
-from tubelet.train.pace import Pace
+from tubelet.train.pace import Gauge, Pace
+from tubelet.train.peaks import peak_flops
+from tubelet.train.shapes import layout
 from tubelet.train.skips import Skips
 from tubelet.train.tally import Taken, Tally
 from tubelet.train.watch import StepReport, Watch
@@ -27,7 +32,7 @@ class Journal:
         self._watch, self._total = watch, total
         self._skips = Skips(job.out, step=step, count=len(videos), max_skipped=job.recipe.data.max_skipped)
         self._tally = Tally(job.out, name_of=lambda index: str(videos[index].path))
-        self._pace = Pace()
+        self._pace = Pace(_gauge(job))
         self._log = RunLog(job.out, step=step)
 
     def note_skipped(self, loaded: Loaded, step: int) -> None:
@@ -64,7 +69,7 @@ class Journal:
     def _report(self, latest: Mapping[str, Any], waited_seconds: float) -> None:
         step = latest["step"]
         speed = self._pace.look(steps_left=self._total - step, waited_seconds=waited_seconds)
-        self._log.draw_speed(step, clips_per_second=speed.clips_per_second, waiting_ratio=speed.waiting_ratio)
+        self._log.draw_speed(step, speed)
         self._watch.step(
             StepReport(
                 step=step,
@@ -75,6 +80,8 @@ class Journal:
                 clips_per_second=speed.clips_per_second,
                 waiting_ratio=speed.waiting_ratio,
                 seconds_left=speed.seconds_left,
+                teraflops=speed.teraflops,
+                mfu=speed.mfu,
                 metrics={name: value for name, value in latest.items() if name not in _NOT_METRICS},
             )
         )
@@ -96,6 +103,17 @@ class Journal:
     def close(self) -> None:
         """Let go of the files."""
         self._log.close()
+
+
+def _gauge(job: Job) -> Gauge:
+    """What the clips of this run are worth; on a processor its peak is measured first, once."""
+    run = job.recipe.run
+    device = pick_device(run)
+    return Gauge(
+        clip_flops=float(count_flops(layout(job.recipe)).training),
+        devices=place().world,
+        peak=peak_flops(device, pick_precision(run, device)),
+    )
 
 
 def video_index(loaded: Loaded) -> torch.Tensor:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from torch.utils.tensorboard import SummaryWriter
 
 from tubelet.train.files import write_text
+from tubelet.train.pace import Speed
 
 LOG: Final = "log.jsonl"
 TENSORBOARD: Final = "tensorboard"
@@ -49,10 +50,13 @@ class RunLog:
             self._board.add_scalar(f"evaluation/{name}", value, step)
         self.evaluated.add(epoch)
 
-    def draw_speed(self, step: int, *, clips_per_second: float, waiting_ratio: float) -> None:
+    def draw_speed(self, step: int, speed: Speed) -> None:
         """How fast the run goes, in TensorBoard alone: the log of a run that is repeated stays the same."""
-        self._board.add_scalar("speed/clips_per_second", clips_per_second, step)
-        self._board.add_scalar("speed/waiting_ratio", waiting_ratio, step)
+        self._board.add_scalar("speed/clips_per_second", speed.clips_per_second, step)
+        self._board.add_scalar("speed/waiting_ratio", speed.waiting_ratio, step)
+        self._board.add_scalar("speed/teraflops_per_device", speed.teraflops, step)
+        if speed.mfu is not None:
+            self._board.add_scalar("speed/mfu", speed.mfu, step)
 
     def flush(self) -> None:
         """Let others see what was written."""

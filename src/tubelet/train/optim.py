@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.recipe import Optim
+from tubelet.train.spread import spread_like, whole
 
 NEVER_DECAYED: Final = frozenset({"pos_embed", "cls_token", "mask_token", "decoder.mask_token"})
 BOTTOM: Final = ("patch_embed", "pos_embed", "cls_token", "mask_token")
@@ -106,7 +107,7 @@ class Optimizer:
     def clip_gradients(self, limit: float | None) -> Tensor:
         """Global L2 norm of the gradients, on their device and before they are scaled down to `limit`."""
         gradients = [value.grad for value in self.named.values() if value.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = whole(torch.nn.utils.get_total_norm(gradients))
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(self.named.values(), limit, norm)
         return norm
@@ -116,9 +117,14 @@ class Optimizer:
         held = self._adamw.state
         return {f"{key}/{n}": value for n, p in self.named.items() if p in held for key, value in held[p].items()}
 
+    def empty_state(self, entry: str, shape: torch.Size) -> Tensor:
+        """Room for an entry of a state, spread over ranks as its parameter is."""
+        parameter = self.named[entry.split("/", 1)[1]]
+        return torch.zeros_like(parameter.detach()) if parameter.shape == shape else torch.zeros(shape)
+
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take a state that `state` gave; shapes were checked with those of the weights."""
         for entry, value in state.items():
             key, name = entry.split("/", 1)
             parameter = self.named[name]
-            self._adamw.state[parameter][key] = value.to(parameter.device, copy=True)
+            self._adamw.state[parameter][key] = spread_like(value, parameter).to(parameter.device, copy=True)

@@ -6,15 +6,16 @@ from pathlib import Path
 
 from tubelet.data.dataset import ClipDataset, ClipPlan, MaskDraw
 from tubelet.methods.autoencoder import MaskedAutoencoder
-from tubelet.recipe import PretrainRecipe
+from tubelet.recipe import PretrainRecipe, reading_of
 from tubelet.rng import step_rng
 from tubelet.train.checkpoint import latest
+from tubelet.train.distributed import is_main, joined
 from tubelet.train.export import write_model
 from tubelet.train.job import Job
 from tubelet.train.loop import fit
 from tubelet.train.optim import parameter_groups
 from tubelet.train.resume import prepare
-from tubelet.train.watch import Watch
+from tubelet.train.watch import Silent, Watch
 from tubelet.video.manifest import read_manifest
 from tubelet.weights.start import start_whole
 
@@ -23,8 +24,14 @@ def pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool = F
     """Pre-train as the recipe says in the run folder `out`; returns its folder `model/`.
 
     A run folder that holds work is continued, unless `fresh`, which removes that work first. Errors are those of
-    `tubelet.train.loop.fit`, and ValueError for videos or weights that are not there.
+    `tubelet.train.loop.fit`, and ValueError for videos or weights that are not there. Under torchrun all ranks call
+    this, and the first one writes and speaks.
     """
+    with joined(recipe.run, watch.say):
+        return _pretrain(recipe, out, watch if is_main() else Silent(), fresh=fresh)
+
+
+def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -> Path:
     if recipe.data.videos is None:
         raise ValueError("no videos to train on: give a folder or a list with --data (data.videos in the recipe)")
     root = None if recipe.data.root is None else Path(recipe.data.root)
@@ -35,13 +42,14 @@ def pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool = F
         watch.say(f"weights from {started.file}")
         for note in started.notes:
             watch.say(note)
+    dataset = ClipDataset(manifest.videos, plan_of(recipe, method))  # may refuse, too
     prepare(out, fresh=fresh)
     job = Job(
         recipe=recipe,
         out=out,
         method=method,
         groups=parameter_groups(dict(method.named_parameters()), weight_decay=recipe.optim.weight_decay),
-        dataset=ClipDataset(manifest.videos, plan_of(recipe, method)),
+        dataset=dataset,
     )
     fit(job, watch)
     return write_model(out, recipe, method.state_dict())
@@ -63,4 +71,5 @@ def plan_of(recipe: PretrainRecipe, method: MaskedAutoencoder) -> ClipPlan:
         views=recipe.data.views,
         masks=MaskDraw(rule=recipe.mask, decode=recipe.decode, grid=method.encoder.grid),
         cache=None if recipe.data.cache is None else Path(recipe.data.cache),
+        reading=reading_of(recipe.data),
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.train import checkpoint
+from tubelet.train.distributed import on_main
 from tubelet.train.files import only_run_in, open_folder
 from tubelet.train.log import LOG, TENSORBOARD
 from tubelet.train.skips import SKIPPED
@@ -18,9 +21,13 @@ MODEL_FOLDER: Final = "model"
 RECIPE: Final = "recipe.yaml"
 EVALUATION: Final = "evaluation"
 FREE: Final = frozenset(
-    {"name", "data.workers", "data.cache", "data.max_skipped", "run.log_every", "run.save_every", "run.keep"}
+    {
+        *("name", "data.workers", "data.cache", "data.max_skipped", "run.log_every", "run.save_every", "run.keep"),
+        *("data.max_seconds_per_file", "run.parallel", "run.lost_after_seconds"),
+    }
 )
-"""Fields that may change between two parts of one run: no number in it depends on them."""
+"""Fields that may change between two parts of one run: no number in it depends on them, or, where processes share the
+work in another way, by rounding alone."""
 
 
 def prepare(out: Path, *, fresh: bool) -> None:
@@ -28,6 +35,10 @@ def prepare(out: Path, *, fresh: bool) -> None:
 
     ValueError where it cannot be written, or another process trains there. Only what runs write is removed.
     """
+    on_main(lambda: _prepare(out, fresh=fresh))
+
+
+def _prepare(out: Path, *, fresh: bool) -> None:
     open_folder(out)
     with only_run_in(out):
         checkpoint.clean(out)
@@ -40,26 +51,50 @@ def prepare(out: Path, *, fresh: bool) -> None:
             (out / file).unlink(missing_ok=True)
 
 
-def find(out: Path, recipe: PretrainRecipe | FinetuneRecipe) -> checkpoint.Checkpoint | None:
-    """The checkpoint to go on from, None where the folder has none.
+def find(out: Path, recipe: PretrainRecipe | FinetuneRecipe, say: Callable[[str], None]) -> Path | None:
+    """The folder of the checkpoint to go on from, None where the run has none.
 
-    ValueError where it is damaged, or was made with a recipe that differs in more than the fields `FREE`.
+    A damaged one is put aside, and `say` gets a line that names the damaged file and the step to go back to. ValueError
+    where none is whole, or it was made with a recipe that differs in more than the fields `FREE`.
     """
-    folder = checkpoint.latest(out)
+    name = on_main(lambda: _find(out, recipe, say))
+    return out / checkpoint.CHECKPOINTS / name if name else None
+
+
+def _find(out: Path, recipe: PretrainRecipe | FinetuneRecipe, say: Callable[[str], None]) -> str:
+    folder, damaged = checkpoint.newest_whole(out)
     if folder is None:
-        return None
-    found = checkpoint.load(folder)
-    before, now = _flat(found.facts.get("recipe", {})), _flat(recipe.model_dump(mode="json"))
+        if not damaged:
+            return ""
+        raise ValueError(
+            f"{next(iter(damaged.values()))}; no older checkpoint is whole: start again with --fresh, or restore it"
+        )
+    _check_recipe(out, checkpoint.read_state(folder), recipe)
+    for bad, why in damaged.items():
+        aside = checkpoint.put_aside(bad)
+        say(f"DAMAGED CHECKPOINT: {why}; kept as {aside.name}; going back to {folder.name}")
+    return folder.name
+
+
+def _check_recipe(out: Path, state: Mapping[str, Any], recipe: PretrainRecipe | FinetuneRecipe) -> None:
+    before, now = _flat(_completed(state.get("recipe", {}), recipe)), _flat(recipe.model_dump(mode="json"))
     changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
     differing = [name for name in changed if name not in FREE]
     if differing:
         listed = ", ".join(f"{name} ({before.get(name)} -> {now.get(name)})" for name in differing[:8])
         more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
         raise ValueError(
-            f"{out} holds a run of another recipe, at step {found.step}: {listed}{more}; "
+            f"{out} holds a run of another recipe, at step {state['step']}: {listed}{more}; "
             "start again there with --fresh, or choose another folder with --out"
         )
-    return found
+
+
+def _completed(fields: Mapping[str, Any], recipe: PretrainRecipe | FinetuneRecipe) -> Mapping[str, Any]:
+    """A stored recipe with the defaults of fields that came after it was stored."""
+    try:
+        return type(recipe).model_validate(fields).model_dump(mode="json")
+    except ValidationError:  # of another kind or time: compared as it stands
+        return fields
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask a run to stop after the step it is in."""
+"""Ctrl-C, SIGTERM and SIGUSR1 (a scheduler's warning) ask a run to stop after the step it is in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
+STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Interrupted(Exception):  # noqa: N818  not an error: the run saved its state and can be continued
@@ -42,7 +42,7 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Inside, Ctrl-C and SIGTERM are noted; the handlers from before are put back on leaving.
+    """Inside, Ctrl-C, SIGTERM and SIGUSR1 are noted; the handlers from before are put back on leaving.
 
     Outside the main thread signals cannot be caught: the request then stays empty.
     """

@@ -10,7 +10,10 @@ from typing import Protocol, runtime_checkable
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known before the first step. `first_step` is 1, or the step after the checkpoint resumed from."""
+    """What is known before the first step. `first_step` is 1, or the step after the checkpoint resumed from.
+
+    `views` clips are taken from each video that is decoded: an epoch counts as so many effective epochs.
+    """
 
     name: str
     out: Path
@@ -21,13 +24,15 @@ class RunFacts:
     parameters: int
     device: str
     precision: str
+    views: int = 1
 
 
 @dataclass(frozen=True)
 class StepReport:
     """Where the run stands, every `run.log_every` steps. `loss` is None where every file of the step was bad.
 
-    `waiting_ratio` is the share of time since the last report that was spent waiting for data.
+    `waiting_ratio` is the share of time since the last report that was spent waiting for data. `teraflops` are those of
+    the model in a second on one device, `mfu` their share of what the device can at best, None where that is unknown.
     """
 
     step: int
@@ -38,6 +43,8 @@ class StepReport:
     clips_per_second: float
     waiting_ratio: float
     seconds_left: float
+    teraflops: float = 0.0
+    mfu: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 

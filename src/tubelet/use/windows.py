@@ -20,8 +20,9 @@ from torch import Tensor
 from tubelet.spec import Spec
 from tubelet.types import ClipShape
 from tubelet.video.augment import test_crops
-from tubelet.video.read import BadVideo, VideoFile, open_video
+from tubelet.video.read import BadVideo, open_video
 from tubelet.video.sample import Sampler, Segments, Span, Strided, Uniform
+from tubelet.video.sweep import Sweep
 
 Seconds = Annotated[float, Field(ge=0.001)]
 
@@ -103,6 +104,7 @@ def read_windows(path: Path, *, clip: ClipShape, sampler: Sampler, windows: Wind
     """
     with open_video(path) as video:
         last_frame_seconds = video.info.duration_seconds - float(video.seconds[-1])
+        sweep = video.sweep(short_side=round(clip.size * 10 / 7))  # as data.dataset.FrameReader reads them
         given = 0
         is_settled = False
         while not is_settled:
@@ -110,7 +112,7 @@ def read_windows(path: Path, *, clip: ClipShape, sampler: Sampler, windows: Wind
             places = plan(seconds, float(seconds[-1]) + last_frame_seconds, sampler, clip.frames, windows)
             chosen = ((place, frames_of(place, sampler, clip.frames, windows)) for place in places)
             is_settled = True
-            for place, pictures in _sweep(video, chosen, size=clip.size):
+            for place, pictures in _pictures(sweep, chosen, size=clip.size):
                 if not np.array_equal(seconds, video.seconds):  # decoding showed that the packets' times are wrong
                     if given:
                         raise BadVideo(path, "frames come at other times than the file states; convert it first")
@@ -152,8 +154,8 @@ def _by_frames(
     return [Place(start, start + length, ends[start], ends[start + length]) for start in starts.tolist()]
 
 
-def _sweep(
-    video: VideoFile, chosen: Iterator[tuple[Place, Int64[np.ndarray, " T"]]], *, size: int
+def _pictures(
+    sweep: Sweep, chosen: Iterator[tuple[Place, Int64[np.ndarray, " T"]]], *, size: int
 ) -> Iterator[tuple[Place, UInt8[Tensor, "C T size size"]]]:
     """Windows with their pictures. Each frame is asked for once, in ascending order, and kept while it is needed.
 
@@ -172,13 +174,13 @@ def _sweep(
             ahead.append(later)
         needed = np.unique(np.concatenate([wanted, *(frames for _, frames in ahead)]))
         kept = {number: kept[number] for number in kept if number >= needed[0]}
-        kept |= _read(video, needed[(needed > horizon) & (needed <= new_horizon)], size=size)
+        kept |= _read(sweep, needed[(needed > horizon) & (needed <= new_horizon)], size=size)
         horizon = new_horizon
         yield place, torch.stack([kept[number] for number in wanted.tolist()], dim=1)
 
 
-def _read(video: VideoFile, numbers: Int64[np.ndarray, " K"], *, size: int) -> dict[int, UInt8[Tensor, "C size size"]]:
+def _read(sweep: Sweep, numbers: Int64[np.ndarray, " K"], *, size: int) -> dict[int, UInt8[Tensor, "C size size"]]:
     if len(numbers) == 0:
         return {}
-    frames = video.frames(numbers, short_side=round(size * 10 / 7))  # as data.dataset.FrameReader reads them
+    frames = sweep.frames(numbers)
     return dict(zip(numbers.tolist(), test_crops(frames, size, 1)[0].unbind(1), strict=True))

@@ -42,7 +42,7 @@ def read_list(source: Path, *, labelled: bool, extensions: Collection[str]) -> l
             f"{source}: an HMDB51 split is a folder of 51 such files whose numbers mean unused, train, test; "
             "write a `path label` list with tubelet.video.lists.hmdb51_list"
         )
-    rows = _without_header(lines)
+    rows = _without_header(lines, extensions)
     return _labelled_entries(source, rows, extensions) if labelled else _unlabelled_entries(rows, extensions)
 
 
@@ -98,9 +98,11 @@ def hmdb51_list(folder: Path, *, split: int, part: str) -> str:
     return "".join(out)
 
 
-def _without_header(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    first = re.split(r"[\s,]+", lines[0][1].lower()) if lines else []
-    return lines[1:] if first and first[0].strip('"') in HEADERS and len(first) <= 3 else lines
+def _without_header(lines: list[tuple[int, str]], extensions: Collection[str]) -> list[tuple[int, str]]:
+    """Without a first line such as `path,label`; `video 1.mp4` is a video."""
+    words = re.split(r"[\s,]+", lines[0][1].lower()) if lines else []
+    is_header = bool(words) and words[0].strip('"') in HEADERS and len(words) <= 3
+    return lines[1:] if is_header and not any(_is_path(word.strip('"'), extensions) for word in words) else lines
 
 
 Split = Callable[[str], tuple[str, str] | None]

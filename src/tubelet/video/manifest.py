@@ -1,4 +1,4 @@
-"""Which videos there are, and what their labels are: from a folder tree or from a list."""
+"""Which videos there are, and what their labels are: from a folder tree, a list, or tar shards."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from tubelet.video.lists import read_list
+from tubelet.video.shards import Member, expand, find_members
 
 # fmt: off
 VIDEO_EXTENSIONS: Final = frozenset({
@@ -23,6 +24,7 @@ class VideoRef:
     """One video: where it lies, its class (None where unlabelled), and its identity.
 
     `name` is the path as listed, or relative to the folder; never the file name alone, which other folders may use too.
+    `path` may lead into a shard (`tubelet.video.span`).
     `line` is its line in the list, from 1; None in a folder tree.
     """
 
@@ -46,7 +48,7 @@ class Manifest:
 
 
 def read_manifest(source: Path, *, root: Path | None = None, labelled: bool) -> Manifest:
-    """Read a folder of videos, a list, or a single video file.
+    """Read a folder of videos, a list, tar shards, or a single video file.
 
     A folder is searched with all its sub-folders, in sorted order, for files with a video extension; names that start
     with a dot are left out. With labels, the sub-folders of the first level are the classes, in sorted order.
@@ -58,13 +60,20 @@ def read_manifest(source: Path, *, root: Path | None = None, labelled: bool) -> 
     `classInd.txt` beside them. Paths start from `root`, else from the list's folder. A path without an extension gets
     `.mp4`, as the authors do (`.webm` where only that exists).
 
+    Shards are `train-000000.tar`, several as `train-{000000..000012}.tar`, or a folder that holds tars and no videos.
+
     ValueError in one line for: nothing there, no videos in it, a bad line (with its number), a missing label.
     """
     source = Path(source)
     if root is not None and not Path(root).is_dir():
         raise ValueError(f"{root}: no such folder (root of the paths in {source})")
     if source.is_dir():
+        tars = sorted(source.glob("*.tar"))
+        if tars and not _relative_names(source):
+            return _read_shards(source, tars, labelled=labelled)
         return _read_folder(source, labelled=labelled)
+    if source.suffix == ".tar":
+        return _read_shards(source, [source.with_name(name) for name in expand(source.name)], labelled=labelled)
     if not source.exists():
         raise ValueError(f"{source}: no such file or folder")
     if source.suffix.lower() in VIDEO_EXTENSIONS:
@@ -128,6 +137,23 @@ def _single_file(path: Path, *, labelled: bool) -> Manifest:
     if labelled:
         raise ValueError(f"{path}: a single video has no label; give a list or a folder with a sub-folder per class")
     return Manifest((VideoRef(path, None, path.name),), None, path)
+
+
+def _read_shards(source: Path, tars: list[Path], *, labelled: bool) -> Manifest:
+    found = find_members(tars, extensions=VIDEO_EXTENSIONS)
+    names = sorted({member.class_name for _, member in found if member.class_name is not None})
+    number = {name: label for label, name in enumerate(names)}
+
+    def label(member: Member) -> int | None:
+        if not labelled:
+            return None
+        given = member.label if not names else number.get(member.class_name or "")
+        if given is None or given < 0:
+            raise ValueError(f"{source}: {member.name} has no label from 0 (KEY.cls) or class (KEY.json)")
+        return given
+
+    videos = tuple(VideoRef(path, label(member), member.name) for path, member in found)
+    return Manifest(videos, tuple(names) if labelled and names else None, source)
 
 
 def _read_list(source: Path, *, root: Path, labelled: bool) -> Manifest:

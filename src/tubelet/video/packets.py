@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Int64
+
+from tubelet.video.errors import BadVideo
+from tubelet.video.opened import Opened
 
 TIMED_FORMATS: Final = ("mov", "matroska", "mpegts", "flv")
 """Containers (first word of FFmpeg's name) that write a presentation time per packet. AVI and raw streams do not."""
@@ -43,26 +46,31 @@ class PacketIndex:
         return 0 if start == 0 else int(np.searchsorted(self.times, self.key_times[start]))
 
 
-def packet_index(container: Any, stream: Any) -> PacketIndex | None:
-    """Index of an open PyAV container, None where the packets do not tell enough (then only decoding does).
+def packet_index(file: Opened) -> PacketIndex | None:
+    """Index of an open file, None where the packets do not tell enough (then only decoding does).
 
     Packets that an edit list hides (flag "discard") are no frames of the video but may be needed to decode others.
+    BadVideo where there are more packets than the file's limits allow, or no time is left.
     """
-    if container.format.name.split(",")[0] not in TIMED_FORMATS:
+    if file.container.format.name.split(",")[0] not in TIMED_FORMATS:
         return None
     shown: list[int] = []
     position: dict[int, int] = {}
     keys: list[tuple[int, int]] = []
-    for packet in container.demux(stream):
+    for packet in file.container.demux(file.stream):
+        file.clock.check()
         if packet.size == 0:
             continue
-        if packet.pts is None or packet.is_corrupt or packet.pts in position:
+        time, place = packet.pts, len(position)
+        if place >= file.limits.frames:
+            raise BadVideo(file.path, f"more than {file.limits.frames} frames")
+        if time is None or packet.is_corrupt or time in position:
             return None
         if packet.is_keyframe:
-            keys.append((packet.pts, len(position)))
-        position[packet.pts] = len(position)
+            keys.append((time, place))
+        position[time] = place
         if not packet.is_discard:
-            shown.append(packet.pts)
+            shown.append(time)
     if not shown or not keys or keys[0][1] != 0 or min(shown) < keys[0][0]:
         return None  # frames shown before the first key frame cannot be decoded: a decoder may drop them
     key_times, key_positions = np.array(keys, dtype=np.int64).T

@@ -37,13 +37,18 @@ def write_text(path: Path, text: str) -> None:
     sync(path.parent)
 
 
+def temporary_of(path: Path) -> Path:
+    """Where `new_folder` has a folder written before it takes the place of `path`."""
+    return path.with_name(f".{path.name}.tmp")
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` to write into; on leaving its files are synced and it takes the place of `path`.
 
     After an error the temporary folder is gone and what stood at `path` still stands.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:

@@ -1,0 +1,95 @@
+"""Floating-point operations of training, counted from the recipe.
+
+A matrix product of `rows` vectors with a matrix [inputs, outputs] takes `2 * rows * inputs * outputs`: a multiplication
+and an addition for each. Attention takes `4 * rows * tokens * width`: half for the logits, half for the weighted sum of
+the values. Nothing else is counted: norms, GELU, softmax, loss, optimiser (some 15 for each parameter and step) and
+the average of weights are below a hundredth of the products.
+
+    block             2*(2*T*D*D + R*D*D) + 2*R*D*D + 4*R*D*M + 4*R*T*D
+    patch embedding   2*S*P*D
+    encoder           blocks with T = R = S
+    decoder           2*S*D*d, blocks with T = R = S + K, the last one with R = K
+    head              2*K*d*P, or 2*D*classes
+
+T tokens that a block reads, R rows that go on, D and M its width and hidden width; S tokens that the encoder sees (all
+of them in fine-tuning), K that the decoder predicts, d its width, P numbers of a cube.
+
+Backward is twice the forward: a product for the gradient of the input, one for that of the matrix. The patch embedding
+needs only the second, for nothing before it learns. With `checkpointing` the blocks of the encoder run forward again,
+up to the last linear map: what that gives is not needed but for layer scale and drop path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tubelet.train.shapes import Block, Layout, Linear
+
+
+@dataclass(frozen=True)
+class Part:
+    """FLOPs of one part for one clip."""
+
+    name: str
+    forward: int
+    backward: int
+    recomputed: int = 0
+
+
+@dataclass(frozen=True)
+class Flops:
+    """FLOPs of one clip."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def forward(self) -> int:
+        """One pass."""
+        return sum(part.forward for part in self.parts)
+
+    @property
+    def training(self) -> int:
+        """Forward and backward: what MFU counts (arXiv:2204.02311, appendix B), whatever is computed twice."""
+        return self.forward + sum(part.backward for part in self.parts)
+
+    @property
+    def executed(self) -> int:
+        """`training`, and what checkpointing computes again."""
+        return self.training + sum(part.recomputed for part in self.parts)
+
+
+def count_flops(shapes: Layout) -> Flops:
+    """FLOPs of training on one clip, part by part."""
+    embed, head = linear_flops(shapes.embed), linear_flops(shapes.head)
+    encoder = blocks_flops(shapes.encoder)
+    decoder = blocks_flops(shapes.decoder) + (0 if shapes.narrow is None else linear_flops(shapes.narrow))
+    parts = (
+        Part("patch embedding", embed, embed),
+        Part("encoder", encoder, 2 * encoder, recomputed_flops(shapes.encoder) if shapes.recomputed else 0),
+        Part("decoder", decoder, 2 * decoder),
+        Part("head", head, 2 * head),
+    )
+    return Flops(tuple(part for part in parts if part.forward))
+
+
+def linear_flops(linear: Linear) -> int:
+    """Forward, one clip."""
+    return 2 * linear.rows * linear.inputs * linear.outputs
+
+
+def attention_flops(block: Block) -> int:
+    """Forward, one clip, without the four linear maps."""
+    return 4 * block.rows * block.tokens * block.width
+
+
+def blocks_flops(blocks: Iterable[Block]) -> int:
+    """Forward, one clip."""
+    return sum(attention_flops(block) + sum(linear_flops(one) for one in block.linears) for block in blocks)
+
+
+def recomputed_flops(blocks: Iterable[Block]) -> int:
+    """Of checkpointed blocks, one clip."""
+    return sum(
+        blocks_flops([block]) - (0 if block.recomputes_all else linear_flops(block.linears[-1])) for block in blocks
+    )

@@ -1,0 +1,95 @@
+"""How a model is held on devices (whole or spread), and how many clips fit beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import replace as with_changes
+from typing import Final
+
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.train.equipment import Equipment
+from tubelet.train.live import attention_held
+from tubelet.train.memory import Memory, Setting, estimate_memory, fused_attention
+from tubelet.train.shapes import layout
+
+USABLE: Final = 0.9
+"""Share of a device's memory that a plan may fill."""
+MOST_CLIPS: Final = 2**16
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Videos of a step; clips (videos times views) of a step, on one device, and in a piece there."""
+
+    videos: int
+    clips: int
+    clips_per_device: int
+    pieces: int
+    clips_per_piece: int
+
+
+@dataclass(frozen=True)
+class Holding:
+    """One way to hold the model: the peak of a step, and the most clips of a piece that fit (0: not one)."""
+
+    form: str
+    memory: Memory
+    largest_piece: int
+
+
+def share_out(recipe: PretrainRecipe | FinetuneRecipe, count: int) -> Batch:
+    """The batch over `count` devices; ValueError where it is no multiple of them."""
+    videos = recipe.run.batch_size
+    if videos % count:
+        raise ValueError(f"run.batch_size {videos} is not a multiple of the {count} devices")
+    clips = videos * recipe.data.views
+    pieces = min(recipe.run.accumulate, clips // count)
+    return Batch(videos, clips, clips // count, pieces, -(-clips // (count * pieces)))
+
+
+class Scales:
+    """Weighs steps of a recipe on some equipment, whole (one device, or DDP) and spread (FSDP)."""
+
+    def __init__(
+        self, recipe: PretrainRecipe | FinetuneRecipe, batch: Batch, equipment: Equipment, *, parameters: int
+    ) -> None:
+        site = equipment.site
+        tuned = recipe if isinstance(recipe, FinetuneRecipe) else None
+        self._shapes, self._parameters = layout(recipe), parameters
+        self._count, self._usable = equipment.count, int(USABLE * equipment.memory_bytes)
+        self._pieces, self._piece = batch.pieces, batch.clips_per_piece
+        self._setting = Setting(
+            clips=batch.clips_per_piece,
+            loaded=batch.clips_per_device * (2 if equipment.on_gpu else 1),  # the next batch is there already
+            number=equipment.number,
+            average=tuned is not None and tuned.ema is not None,
+            blended=tuned is not None and tuned.mixing.mixup > 0,
+            attention=fused_attention if site is None else attention_held(site, batch.clips_per_piece),
+        )
+
+    def holdings(self) -> tuple[Holding, ...]:
+        """All forms that the devices allow, the usual one first."""
+        forms = ["one device"] if self._count == 1 else ["ddp", "fsdp"]
+        return tuple(Holding(form, self.weigh(form), self._largest(form)) for form in forms)
+
+    def weigh(self, form: str, *, clips: int | None = None, recomputed: bool | None = None) -> Memory:
+        """The peak of a step with these clips in a piece; `recomputed` as the recipe has it unless given."""
+        shapes = self._shapes if recomputed is None else with_changes(self._shapes, recomputed=recomputed)
+        setting = with_changes(
+            self._setting,
+            clips=self._piece if clips is None else clips,
+            gradients_stay=form == "ddp" or self._pieces > 1,
+            shards=self._count if form == "fsdp" else 1,
+        )
+        return estimate_memory(shapes, self._parameters, setting)
+
+    def _largest(self, form: str) -> int:
+        """By halving: more clips never take less."""
+        fits, fails = 0, MOST_CLIPS
+        while fails - fits > 1:
+            middle = (fits + fails) // 2
+            if self.weigh(form, clips=middle).peak <= self._usable:
+                fits = middle
+            else:
+                fails = middle
+        return fits

@@ -1,0 +1,221 @@
+"""The kernels that a training step is made of, each to be run by itself on numbers of the right shape.
+
+A kernel is plain data; `build` gives what to run forward and the leaves that backward goes to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tubelet.nn.attention import attend
+from tubelet.nn.pixels import Normalise, all_cubes, take_cubes
+from tubelet.targets.pixels import Target
+from tubelet.train import shapes
+from tubelet.types import ClipShape, Cube
+
+PRODUCTS_A_NUMBER: Final = 500
+"""Products that take as long as moving one number, roughly."""
+TRY_COST: Final = 2e7
+"""What a try may cost forward (see `Kernel.cost`): some ten milliseconds on a core."""
+COLD_NUMBERS: Final = 2**24
+"""Numbers that no cache holds."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where kernels run, and the precision of matrix products there."""
+
+    device: torch.device
+    precision: torch.dtype
+
+    def leaf(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Some numbers, none of them drawn, that want a gradient."""
+        count = torch.Size(shape).numel()
+        return torch.linspace(-1, 1, count, device=self.device, dtype=dtype).view(shape).requires_grad_()
+
+
+class Trial(NamedTuple):
+    """What to run, and the leaves whose gradients are dropped before it runs again."""
+
+    forward: Callable[[], Tensor]
+    leaves: tuple[Tensor, ...]
+
+
+@runtime_checkable
+class Kernel(Protocol):
+    """`cost` is what a clip takes, in numbers moved or products by 500: tries are cut to equal cost."""
+
+    @property
+    def cost(self) -> float:
+        """Of a clip, forward."""
+
+    def build(self, site: Site, clips: int) -> Trial:
+        """Ready to run on so many clips."""
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """A linear map. `normed`: its input is fp32, as norms give it, and is cast; else it has the run's precision.
+
+    A matrix of a step comes from memory, so the trial walks over several; a cache would be too quick.
+    """
+
+    linear: shapes.Linear
+    normed: bool
+
+    @property
+    def cost(self) -> float:
+        return self.linear.rows * self.linear.inputs * self.linear.outputs / PRODUCTS_A_NUMBER
+
+    def build(self, site: Site, clips: int) -> Trial:
+        rows, inputs, outputs, first = self.linear
+        dtype = torch.float32 if self.normed else site.precision
+        tokens = site.leaf(clips, rows, inputs, dtype=dtype).requires_grad_(not first)
+        count = max(1, min(8, COLD_NUMBERS // (inputs * outputs)))
+        weights = [site.leaf(outputs, inputs) for _ in range(count)]
+        bias, turn = site.leaf(outputs), iter(range(10**6))
+        return Trial(lambda: F.linear(tokens, weights[next(turn) % count], bias), (tokens, bias, *weights))
+
+
+@dataclass(frozen=True)
+class AttentionOf:
+    """What lies between the linear maps of a block's attention, by the kernel that `tubelet.nn.attention` chooses."""
+
+    block: shapes.Block
+
+    @property
+    def cost(self) -> float:
+        return 2 * self.block.rows * self.block.tokens * self.block.width / PRODUCTS_A_NUMBER
+
+    def build(self, site: Site, clips: int) -> Trial:
+        block, precision = self.block, site.precision
+        asks = site.leaf(clips, block.rows, block.width, dtype=precision)
+        known = site.leaf(clips, block.tokens, 2 * block.width, dtype=precision)
+
+        return Trial(lambda: self.mix(asks, known), (asks, known))
+
+    def mix(self, asks: Tensor, known: Tensor) -> Tensor:
+        """Queries, and keys beside values, to what the projection reads."""
+        parts = (asks, *known.chunk(2, dim=-1))
+        q, k, v = (x.unflatten(-1, (self.block.heads, -1)).transpose(1, 2) for x in parts)
+        return attend(q, k, v).transpose(1, 2).flatten(2)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A layer norm of fp32 rows."""
+
+    rows: int
+    width: int
+
+    @property
+    def cost(self) -> float:
+        return float(self.rows * self.width)
+
+    def build(self, site: Site, clips: int) -> Trial:
+        tokens, weight, bias = site.leaf(clips, self.rows, self.width), site.leaf(self.width), site.leaf(self.width)
+        return Trial(lambda: F.layer_norm(tokens, (self.width,), weight, bias), (tokens, weight, bias))
+
+
+@dataclass(frozen=True)
+class Gelu:
+    """The non-linear part of an MLP."""
+
+    rows: int
+    hidden: int
+
+    @property
+    def cost(self) -> float:
+        return float(self.rows * self.hidden)
+
+    def build(self, site: Site, clips: int) -> Trial:
+        tokens = site.leaf(clips, self.rows, self.hidden, dtype=site.precision)
+        return Trial(lambda: F.gelu(tokens), (tokens,))
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A branch added to fp32 tokens; backward adds their gradients."""
+
+    rows: int
+    width: int
+
+    @property
+    def cost(self) -> float:
+        return float(self.rows * self.width)
+
+    def build(self, site: Site, clips: int) -> Trial:
+        tokens = site.leaf(clips, self.rows, self.width)
+        branch = site.leaf(clips, self.rows, self.width, dtype=site.precision)
+        gradient = torch.ones_like(tokens)
+        tokens.register_hook(lambda arrived: arrived + gradient)
+        return Trial(lambda: tokens + branch, (tokens, branch))
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Bytes of a clip to normalised cubes, those that are seen or all."""
+
+    clip: ClipShape
+    cube: Cube
+    seen: int
+
+    @property
+    def cost(self) -> float:
+        return 3.0 * self.seen * self.cube.frames * self.cube.height * self.cube.width
+
+    def build(self, site: Site, clips: int) -> Trial:
+        video, index = _video(self.clip, site, clips), _index(self.seen, site, clips)
+        normalise, is_all = Normalise().to(site.device), self.seen == self.clip.grid(self.cube).tokens
+
+        def forward() -> Tensor:
+            cubes = all_cubes(video, self.cube) if is_all else take_cubes(video, index, self.cube)
+            normalised: Tensor = normalise(cubes)
+            return normalised
+
+        return Trial(forward, ())
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Targets of the wanted tokens, and the loss."""
+
+    target: Target
+    clip: ClipShape
+    cube: Cube
+    wanted: int
+
+    @property
+    def cost(self) -> float:
+        return 4.0 * self.wanted * self.target.width(self.cube)
+
+    def build(self, site: Site, clips: int) -> Trial:
+        video, index = _video(self.clip, site, clips), _index(self.wanted, site, clips)
+        predictions = site.leaf(clips, self.wanted, self.target.width(self.cube), dtype=site.precision)
+        weight = torch.ones(clips, self.wanted, device=site.device)
+
+        def forward() -> Tensor:
+            return self.target.loss(predictions, self.target.rows(video, index, self.cube), weight)
+
+        return Trial(forward, (predictions,))
+
+
+def tried_clips(kernel: Kernel, clips: int) -> int:
+    """On how many of `clips` clips a kernel is tried: the rest would tell no more."""
+    return max(1, min(clips, int(TRY_COST / max(kernel.cost, 1.0))))
+
+
+def _video(clip: ClipShape, site: Site, clips: int) -> Tensor:
+    shape = (clips, 3, clip.frames, clip.size, clip.size)
+    values = torch.arange(torch.Size(shape).numel(), device=site.device) % 251
+    return values.to(torch.uint8).view(shape)
+
+
+def _index(count: int, site: Site, clips: int) -> Tensor:
+    return torch.arange(count, device=site.device).expand(clips, count).contiguous()

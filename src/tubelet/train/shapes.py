@@ -1,0 +1,144 @@
+"""What a training step computes for one clip, as shapes: what FLOPs, memory and kernel times are counted from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from tubelet.models.decoder import DecoderSpec
+from tubelet.models.vit import ViTSpec
+from tubelet.nn.drop_path import drop_path_rates
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.rng import generator
+from tubelet.types import Grid
+
+UNKNOWN_CLASSES = 400
+"""Classes of a fine-tuning recipe that leaves them to its labels: as Kinetics-400. They hardly matter."""
+
+
+class Linear(NamedTuple):
+    """`rows` vectors of a clip through a matrix. `first`: nothing before it learns, so its input has no gradient."""
+
+    rows: int
+    inputs: int
+    outputs: int
+    first: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """A transformer block that reads `tokens` rows of a clip; only the last `rows` of them ask and go on.
+
+    `scaled`: with layer scale. `dropped`: with a drop path.
+    """
+
+    tokens: int
+    rows: int
+    width: int
+    hidden: int
+    heads: int
+    scaled: bool = False
+    dropped: bool = False
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """As `tubelet.nn.block.Block` multiplies: one matrix for q, k, v, or two where few rows ask."""
+        width = self.width
+        asks = (Linear(self.rows, width, width), Linear(self.tokens, width, 2 * width))
+        return (
+            *((Linear(self.tokens, width, 3 * width),) if self.rows == self.tokens else asks),
+            Linear(self.rows, width, width),
+            Linear(self.rows, width, self.hidden),
+            Linear(self.rows, self.hidden, width),
+        )
+
+    @property
+    def recomputes_all(self) -> bool:
+        """Whether recomputing reaches the last linear map: PyTorch stops once it has all that backward needs."""
+        return self.scaled or self.dropped
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Shapes of all matrix products for one clip. In fine-tuning `wanted` is 0 and there is no decoder.
+
+    `recomputed`: the blocks of the encoder run twice, for they keep nothing between forward and backward.
+    """
+
+    grid: Grid
+    seen: int
+    wanted: int
+    embed: Linear
+    encoder: tuple[Block, ...]
+    recomputed: bool
+    narrow: Linear | None
+    decoder: tuple[Block, ...]
+    head: Linear
+    clip_bytes: int
+
+
+def layout(recipe: PretrainRecipe | FinetuneRecipe) -> Layout:
+    """Shapes of a recipe; ValueError where cube, clip and mask do not fit.
+
+    Counts of tokens are those of one mask drawn from the rules.
+    """
+    encoder = recipe.model.encoder
+    grid = recipe.clip.grid(encoder.cube)
+    pixels = 3 * encoder.tubelet * encoder.patch * encoder.patch
+    clip_bytes = 3 * recipe.clip.frames * recipe.clip.size**2
+    if isinstance(recipe, FinetuneRecipe):
+        return Layout(
+            grid=grid,
+            seen=grid.tokens,
+            wanted=0,
+            embed=Linear(grid.tokens, pixels, encoder.width, first=True),
+            encoder=_encoder(encoder, grid.tokens),
+            recomputed=encoder.checkpointing,
+            narrow=None,
+            decoder=(),
+            head=Linear(1, encoder.width, recipe.classes or UNKNOWN_CLASSES),
+            clip_bytes=clip_bytes,
+        )
+    seen, wanted = counts(recipe)
+    decoder = recipe.model.decoder
+    return Layout(
+        grid=grid,
+        seen=seen,
+        wanted=wanted,
+        embed=Linear(seen, pixels, encoder.width, first=True),
+        encoder=_encoder(encoder, seen),
+        recomputed=encoder.checkpointing,
+        narrow=Linear(seen, encoder.width, decoder.width),
+        decoder=_decoder(decoder, seen, wanted),
+        head=Linear(wanted, decoder.width, recipe.target.width(encoder.cube)),
+        clip_bytes=clip_bytes,
+    )
+
+
+def counts(recipe: PretrainRecipe) -> tuple[int, int]:
+    """Tokens that the encoder sees and that the decoder predicts, of a clip."""
+    grid = recipe.clip.grid(recipe.model.encoder.cube)
+    hidden = recipe.mask(grid, generator(recipe.seed))
+    decoded = recipe.decode(grid, hidden, generator(recipe.seed))
+    return int((~hidden).sum()), int(decoded.sum())
+
+
+def _encoder(spec: ViTSpec, tokens: int) -> tuple[Block, ...]:
+    rates = drop_path_rates(spec.drop_path, spec.depth)
+    return tuple(replace(_block(spec, tokens, rows=tokens), dropped=rate > 0) for rate in rates)
+
+
+def _decoder(spec: DecoderSpec, seen: int, wanted: int) -> tuple[Block, ...]:
+    whole, last = _block(spec, seen + wanted, rows=seen + wanted), _block(spec, seen + wanted, rows=wanted)
+    return (*(whole,) * (spec.depth - 1), last)
+
+
+def _block(spec: ViTSpec | DecoderSpec, tokens: int, *, rows: int) -> Block:
+    return Block(
+        tokens=tokens,
+        rows=rows,
+        width=spec.width,
+        hidden=int(spec.width * spec.mlp_ratio),
+        heads=spec.heads,
+        scaled=spec.layer_scale is not None,
+    )

@@ -1,0 +1,73 @@
+"""A video that lies inside another file, such as a member of a tar: named by a path like `000003.tar#1536+20480`."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+SPAN_BUFFER_BYTES: Final = 2**18
+"""What FFmpeg asks a span for at once: few requests, should the file be far away."""
+_SPAN: Final = re.compile(r"(?P<file>.+\.tar)#(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Span:
+    """`size` bytes of `file` from `offset` on."""
+
+    file: Path
+    offset: int
+    size: int
+
+    def path(self) -> Path:
+        """The path that stands for it wherever a video is named."""
+        return self.file.with_name(f"{self.file.name}#{self.offset}+{self.size}")
+
+
+def span_of(path: Path) -> Span | None:
+    """What a path of that form means; None for an ordinary path."""
+    match = _SPAN.fullmatch(str(path))
+    return None if match is None else Span(Path(match["file"]), int(match["offset"]), int(match["size"]))
+
+
+def file_of(path: Path) -> Path:
+    """The file that a video is read from: itself, or the one that it lies in."""
+    span = span_of(path)
+    return path if span is None else span.file
+
+
+class SpanReader(io.RawIOBase):
+    """The bytes of a span as a file of their own, to read and seek in."""
+
+    def __init__(self, span: Span) -> None:
+        super().__init__()
+        self._span, self._at = span, 0
+        self._descriptor = os.open(span.file, os.O_RDONLY)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._span.size}[whence]
+        self._at = max(start + offset, 0)
+        return self._at
+
+    def read(self, size: int = -1, /) -> bytes:
+        left = max(self._span.size - self._at, 0)
+        found = os.pread(self._descriptor, left if size < 0 else min(size, left), self._span.offset + self._at)
+        self._at += len(found)
+        return found
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
