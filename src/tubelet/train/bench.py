@@ -25,6 +25,7 @@ from tubelet.train.kernels import (
     Norm,
     Patches,
     Residual,
+    Sequence,
     Site,
     tried_clips,
 )
@@ -80,9 +81,12 @@ def runs(recipe: Recipe, shapes: Layout) -> Iterator[Run]:
         yield from _block("encoder", block, again=shapes.recomputed)
     if isinstance(recipe, PretrainRecipe):
         assert shapes.narrow is not None
+        yield Run("encoder", Norm(shapes.seen, recipe.model.encoder.width))
         yield Run("decoder", LinearMap(shapes.narrow, normed=True))
+        yield Run("decoder", Sequence(shapes.seen, shapes.wanted, shapes.narrow.outputs))
         for block in shapes.decoder:
             yield from _block("decoder", block, again=False)
+        yield Run("head and loss", Norm(shapes.wanted, shapes.narrow.outputs))
         yield Run("head and loss", LinearMap(shapes.head, normed=True))
         yield Run("head and loss", Loss(recipe.target, recipe.clip, cube, shapes.wanted))
     else:
@@ -91,17 +95,18 @@ def runs(recipe: Recipe, shapes: Layout) -> Iterator[Run]:
 
 def _block(part: str, block: Block, *, again: bool) -> Iterator[Run]:
     *asking, projection, widen, shrink = block.linears
+    residual = Residual(block.rows, block.width, scaled=block.scaled, dropped=block.dropped)
     kernels: list[Kernel] = [
         Norm(block.tokens, block.width),
         *(LinearMap(one, normed=True) for one in asking),
         AttentionOf(block),
         LinearMap(projection, normed=False),
-        Residual(block.rows, block.width),
+        residual,
         Norm(block.rows, block.width),
         LinearMap(widen, normed=True),
         Gelu(block.rows, block.hidden),
     ]
-    last: list[Kernel] = [LinearMap(shrink, normed=False), Residual(block.rows, block.width)]
+    last: list[Kernel] = [LinearMap(shrink, normed=False), residual]
     for kernel in kernels:
         yield Run(part, kernel, forward=2 if again else 1)
     for kernel in last:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from tubelet.nn.attention import attend
 from tubelet.nn.pixels import Normalise, all_cubes, take_cubes
+from tubelet.nn.position import take_rows
 from tubelet.targets.pixels import Target
 from tubelet.train import shapes
 from tubelet.types import ClipShape, Cube
@@ -141,10 +142,12 @@ class Gelu:
 
 @dataclass(frozen=True)
 class Residual:
-    """A branch added to fp32 tokens; backward adds their gradients."""
+    """A branch added to fp32 tokens, after layer scale and drop path if there are; backward adds their gradients."""
 
     rows: int
     width: int
+    scaled: bool
+    dropped: bool
 
     @property
     def cost(self) -> float:
@@ -155,7 +158,37 @@ class Residual:
         branch = site.leaf(clips, self.rows, self.width, dtype=site.precision)
         gradient = torch.ones_like(tokens)
         tokens.register_hook(lambda arrived: arrived + gradient)
-        return Trial(lambda: tokens + branch, (tokens, branch))
+        scale, mask = site.leaf(self.width), torch.ones(clips, 1, 1, device=site.device, dtype=site.precision)
+
+        def forward() -> Tensor:
+            scaled = branch * scale if self.scaled else branch
+            return tokens + (scaled * mask if self.dropped else scaled)
+
+        return Trial(forward, (tokens, branch, scale))
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """What the decoder reads: seen tokens, then a mask token for each wanted one, all with their positions."""
+
+    seen: int
+    wanted: int
+    width: int
+
+    @property
+    def cost(self) -> float:
+        return 2.0 * (self.seen + self.wanted) * self.width
+
+    def build(self, site: Site, clips: int) -> Trial:
+        tokens = site.leaf(clips, self.seen, self.width, dtype=site.precision)
+        mask_token = site.leaf(1, 1, self.width)
+        places = torch.zeros(1, self.seen + self.wanted, self.width, device=site.device)
+        seen, wanted = _index(self.seen, site, clips), _index(self.wanted, site, clips)
+
+        def forward() -> Tensor:
+            return torch.cat([tokens + take_rows(places, seen), mask_token + take_rows(places, wanted)], dim=1)
+
+        return Trial(forward, (tokens, mask_token))
 
 
 @dataclass(frozen=True)
