@@ -35,7 +35,7 @@ def facts(device: torch.device) -> dict[str, Any]:
 def commit() -> str:
     """Of the working tree, with a mark where files differ from it."""
     folder = Path(__file__).parent
-    head = _git(folder, "rev-parse", "--short=12", "HEAD")
+    head = _git(folder, "rev-parse", "--short=12", "HEAD") or "unknown"
     return f"{head}+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else head
 
 
@@ -116,4 +116,4 @@ def _wait(device: torch.device) -> None:
 
 def _git(folder: Path, *words: str) -> str:
     done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    return done.stdout.strip()
