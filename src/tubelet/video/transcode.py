@@ -25,8 +25,8 @@ class Preparation(Spec):
 
     short_side: int = Field(default=320, ge=2, description="pixels; larger frames are scaled down, never up")
     fps: float | None = Field(default=None, gt=0, le=1000, description="constant frame rate; none: the source's times")
-    gop: int = Field(default=12, ge=1, description="frames from one key frame to the next, at most")
-    crf: int = Field(default=20, ge=0, le=51, description="x264 quality: 0 is lossless, 23 usual")
+    gop: int = Field(default=24, ge=1, description="frames from one key frame to the next, at most")
+    crf: int = Field(default=23, ge=0, le=51, description="x264 quality: 0 is lossless, 23 usual")
     segment_seconds: float | None = Field(default=None, gt=0, description="longer videos are cut into equal parts")
 
     @property
