@@ -33,10 +33,11 @@ def facts(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Of the working tree, with a mark where files differ from it."""
+    """Of the working tree, with a mark where files differ from it; the results that a benchmark adds do not count."""
     folder = Path(__file__).parent
     head = _git(folder, "rev-parse", "--short=12", "HEAD") or "unknown"
-    return f"{head}+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else head
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", f":(exclude){RESULTS.name}")
+    return f"{head}+changes" if changed else head
 
 
 def device_name(device: torch.device) -> str:

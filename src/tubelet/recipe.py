@@ -98,6 +98,9 @@ class Run(Spec):
     save_every: int = Field(default=500, ge=1, description="steps between two checkpoints")
     keep: int = Field(default=2, ge=1, description="checkpoints kept")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of the model; all cores by default")
+    compile: Literal["auto", "blocks", "never"] = Field(
+        default="auto", description="torch.compile of each block; auto: on a GPU with Triton"
+    )
 
 
 class Views(Spec):

@@ -18,12 +18,17 @@ class DropPath(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
+        self.is_off = rate == 0.0
 
     def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        if self.rate == 0.0 or not self.training:
+        if self.is_off or not self.training:
             return tokens
+        return tokens * self.draw(tokens)
+
+    def draw(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B 1 1"]:
+        """The factor of each clip; a function, so that it can stay out of what is compiled."""
         kept = 1.0 - self.rate
-        return tokens * draw_rows(len(tokens), lambda rows: tokens.new_empty(rows, 1, 1).bernoulli_(kept).div_(kept))
+        return draw_rows(len(tokens), lambda rows: tokens.new_empty(rows, 1, 1).bernoulli_(kept).div_(kept))
 
 
 class Dropout(nn.Module):

@@ -17,6 +17,7 @@ from tubelet.recipe import write_recipe
 from tubelet.rng import step_rng
 from tubelet.train import checkpoint
 from tubelet.train.bystander import Bystander
+from tubelet.train.compiled import plain_compile_errors
 from tubelet.train.device import autocast, pick_device, pick_precision, set_threads
 from tubelet.train.distributed import is_main, joined, place, sum_over_ranks
 from tubelet.train.files import only_run_in
@@ -169,7 +170,7 @@ class _Loop:
     def _backward(self, pieces: list[Piece]) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradients of the mean over the whole batch, piece by piece: each piece weighs as much as it counts."""
         sums: dict[str, Tensor] = {}
-        with step_rng(self.recipe.seed, self.step):
+        with step_rng(self.recipe.seed, self.step), plain_compile_errors(self.recipe.run, self.device):
             for number, piece in enumerate(pieces, start=1):
                 with piece.draws(self.recipe.seed, self.step), self.replica.waits(number == len(pieces)):
                     with autocast(self.device, self.precision):

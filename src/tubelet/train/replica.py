@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.nn.block import Block
+from tubelet.recipe import Run
 from tubelet.train import checkpoint, sharded
 from tubelet.train.checkpoint import Checkpoint
+from tubelet.train.compiled import compile_blocks
 from tubelet.train.distributed import barrier, is_main, place
 from tubelet.train.job import Job
 from tubelet.train.optim import Optimizer
@@ -63,6 +65,7 @@ class WholeReplica:
     def __init__(self, job: Job, device: torch.device) -> None:
         self._job = job
         self._called: nn.Module = job.method.to(device)
+        compile_blocks(job.method, job.recipe.run, device)
         self.scale, self.form = float(place().world), ""
         if place().world > 1:
             self.form = "ddp"
@@ -117,8 +120,8 @@ class SpreadReplica:
     def __init__(self, job: Job, device: torch.device) -> None:
         self._job, self._device = job, device
         self.scale, self.form = float(place().world), "fsdp"
-        self._model = _spread(job.method, device)
-        self._average = None if job.ema is None else _spread(job.ema.average, device)
+        self._model = _spread(job.method, device, job.recipe.run)
+        self._average = None if job.ema is None else _spread(job.ema.average, device, job.recipe.run)
         named = dict(self._model.named_parameters())
         groups = [replace(one, parameters=tuple(named[name] for name in one.names)) for one in job.groups]
         self.optimizer = Optimizer(groups, job.recipe.optim)
@@ -192,13 +195,14 @@ def _beside_its_like(method: nn.Module, device: torch.device) -> nn.Module:
         )
 
 
-def _spread(module: nn.Module, device: torch.device) -> nn.Module:
+def _spread(module: nn.Module, device: torch.device, run: Run) -> nn.Module:
     """A copy of which this rank holds some rows; each block is gathered by itself, the rest together."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh(device.type, (place().world,))
     copied = copy.deepcopy(module)
+    compile_blocks(copied, run, device)
     for block in [one for one in copied.modules() if isinstance(one, Block)]:
         fully_shard(block, mesh=mesh)
         register_fsdp_forward_method(block, "tail")

@@ -23,11 +23,11 @@ EVALUATION: Final = "evaluation"
 FREE: Final = frozenset(
     {
         *("name", "data.workers", "data.cache", "data.max_skipped", "run.log_every", "run.save_every", "run.keep"),
-        *("data.max_seconds_per_file", "run.parallel", "run.lost_after_seconds"),
+        *("data.max_seconds_per_file", "run.parallel", "run.lost_after_seconds", "run.compile"),
     }
 )
 """Fields that may change between two parts of one run: no number in it depends on them, or, where processes share the
-work in another way, by rounding alone."""
+work in another way or blocks are compiled, by rounding alone."""
 
 
 def prepare(out: Path, *, fresh: bool) -> None:
