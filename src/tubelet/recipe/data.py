@@ -1,0 +1,54 @@
+"""Where the videos of a run come from, and how clips are taken from them."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tubelet.spec import Spec
+from tubelet.video.augment import Augment, MultiScaleCrop, RandomResizedCrop
+from tubelet.video.decoders import Decoder, Reading
+from tubelet.video.limits import Limits
+from tubelet.video.sample import Sampler, Span, Strided
+
+
+class Data(Spec):
+    """Unlabelled videos for pre-training, and how clips are taken from them."""
+
+    videos: str | None = Field(default=None, description="folder of videos, or a list (txt, csv, jsonl)")
+    root: str | None = Field(default=None, description="folder that the paths of a list start from")
+    sampler: Sampler = Strided(stride=4)
+    augment: Augment = Augment(crop=MultiScaleCrop())
+    views: int = Field(default=1, ge=1, description="clips taken from one decoded video (repeated augmentation)")
+    cache: str | None = Field(default=None, description="folder for decoded frames; for sets that fit on the disk")
+    decoder: Decoder = Field(default="pyav", description="what decodes; torchcodec and nvdec are optional extras")
+    workers: int = Field(default=2, ge=0, description="processes that decode")
+    max_skipped: float = Field(default=0.25, ge=0, le=1, description="largest share of unreadable videos")
+    max_seconds_per_file: float | None = Field(
+        default=120.0, gt=0, description="time after which a file that is still being read counts as unreadable"
+    )
+
+
+class LabelledData(Spec):
+    """Labelled videos for fine-tuning: lists of `path label`, or folders with one sub-folder a class."""
+
+    train: str | None = None
+    val: str | None = None
+    root: str | None = Field(default=None, description="folder that the paths of the lists start from")
+    class_names: str | None = Field(default=None, description="file with one class name a line")
+    sampler: Sampler = Span(stride=4)
+    augment: Augment = Augment(crop=RandomResizedCrop())
+    views: int = Field(default=1, ge=1, description="clips taken from one decoded video (repeated augmentation)")
+    cache: str | None = Field(default=None, description="folder for decoded frames; for sets that fit on the disk")
+    decoder: Decoder = Field(default="pyav", description="what decodes; torchcodec and nvdec are optional extras")
+    workers: int = Field(default=2, ge=0, description="processes that decode")
+    max_skipped: float = Field(default=0.0, ge=0, le=1, description="largest share of unreadable videos")
+    max_seconds_per_file: float | None = Field(
+        default=120.0, gt=0, description="time after which a file that is still being read counts as unreadable"
+    )
+
+
+def reading_of(data: Data | LabelledData) -> Reading:
+    """How the videos of a recipe are opened; ValueError where this machine has not got its decoder."""
+    if data.decoder == "nvdec" and data.workers > 0:
+        raise ValueError("data.decoder=nvdec decodes in the process that trains: set data.workers=0, too")
+    return Reading(data.decoder, Limits(seconds=data.max_seconds_per_file))

@@ -1,0 +1,56 @@
+"""The kinds of runs: what each of them is described by."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tubelet.masks import All, DecodeRule, MaskRule, Tube
+from tubelet.methods.autoencoder import MaskedAutoencoderSpec
+from tubelet.methods.classifier import ClassifierSpec
+from tubelet.models.decoder import DecoderSpec
+from tubelet.models.vit import ViTSpec
+from tubelet.nn.mixing import Mixing
+from tubelet.recipe.data import Data, LabelledData
+from tubelet.recipe.run import Optim, Run, Schedule, Views
+from tubelet.spec import Spec
+from tubelet.targets.pixels import NormalisedPixels, Target
+from tubelet.types import ClipShape
+
+
+class PretrainRecipe(Spec):
+    """A masked pre-training run."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    name: str
+    seed: int = Field(default=0, ge=0)
+    clip: ClipShape = ClipShape()
+    data: Data = Data()
+    model: MaskedAutoencoderSpec = MaskedAutoencoderSpec(encoder=ViTSpec(), decoder=DecoderSpec())
+    mask: MaskRule = Tube(ratio=0.9)
+    decode: DecodeRule = All()
+    target: Target = NormalisedPixels()
+    optim: Optim = Optim()
+    schedule: Schedule = Schedule()
+    run: Run = Run()
+    start: str | None = Field(default=None, description="run or weights to start from")
+
+
+class FinetuneRecipe(Spec):
+    """A supervised run on labelled clips, from pre-trained weights or from scratch."""
+
+    kind: Literal["finetune"] = "finetune"
+    name: str
+    seed: int = Field(default=0, ge=0)
+    clip: ClipShape = ClipShape()
+    data: LabelledData = LabelledData()
+    model: ClassifierSpec = ClassifierSpec(encoder=ViTSpec(drop_path=0.1))
+    classes: int | None = Field(default=None, ge=2, description="taken from the labels where not given")
+    mixing: Mixing = Mixing()
+    ema: float | None = Field(default=None, gt=0, lt=1, description="decay of the average of weights")
+    optim: Optim = Optim(lr=1e-3, betas=(0.9, 0.999), layer_decay=0.75)
+    schedule: Schedule = Schedule(epochs=100, warmup_epochs=5, min_lr=1e-6)
+    run: Run = Run()
+    views: Views = Views()
+    start: str | None = Field(default=None, description="run or weights to start from; none means from scratch")

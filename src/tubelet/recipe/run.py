@@ -1,0 +1,58 @@
+"""How a run learns and how its work is cut up."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tubelet.spec import Spec
+
+
+class Optim(Spec):
+    """AdamW. Rates are per 256 videos a step: the rate used is `lr * batch_size / 256`."""
+
+    lr: float = Field(default=1.5e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    clip_grad: float | None = Field(default=None, gt=0, description="largest global gradient norm")
+    layer_decay: float | None = Field(default=None, gt=0, le=1, description="factor on the rate per layer from the top")
+
+
+class Schedule(Spec):
+    """Linear warm-up, then cosine, set anew each step."""
+
+    epochs: int = Field(default=800, ge=1)
+    warmup_epochs: float = Field(default=40, ge=0)
+    min_lr: float = Field(default=1e-5, ge=0, description="per 256 videos")
+    start_lr: float = Field(default=0.0, ge=0, description="per 256 videos")
+
+
+class Run(Spec):
+    """How the work is cut up and kept; nothing here changes what is learnt but `batch_size`."""
+
+    batch_size: int = Field(default=256, ge=1, description="videos in an optimiser step, over all devices")
+    accumulate: int = Field(default=1, ge=1, description="pieces each device cuts a step into to save memory")
+    parallel: Literal["auto", "ddp", "fsdp"] = Field(
+        default="auto", description="under torchrun: weights whole on each device (ddp = auto), or spread (fsdp)"
+    )
+    lost_after_seconds: float = Field(
+        default=60, ge=1, description="under torchrun: silence after which a process is taken for dead"
+    )
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    log_every: int = Field(default=10, ge=1, description="steps between two looks at the device")
+    save_every: int = Field(default=500, ge=1, description="steps between two checkpoints")
+    keep: int = Field(default=2, ge=1, description="checkpoints kept")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads of the model; all cores by default")
+    compile: Literal["auto", "blocks", "never"] = Field(
+        default="auto", description="torch.compile of each block; auto: on a GPU with Triton"
+    )
+
+
+class Views(Spec):
+    """Test views of a video: clips in time, crops in space; their scores are averaged."""
+
+    clips: int = Field(default=5, ge=1)
+    crops: int = Field(default=3, ge=1)

@@ -1,0 +1,112 @@
+"""Recipes as text: printed as YAML, read back strictly, changed from the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from tubelet.recipe.kinds import FinetuneRecipe, PretrainRecipe
+from tubelet.spec import did_you_mean, explain
+
+RecipeT = TypeVar("RecipeT", PretrainRecipe, FinetuneRecipe)
+
+
+def to_yaml(recipe: PretrainRecipe | FinetuneRecipe) -> str:
+    """The whole recipe as YAML; `parse_recipe` reads it back equal."""
+    return str(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=100))
+
+
+def write_recipe(recipe: PretrainRecipe | FinetuneRecipe, path: Path) -> None:
+    """Write the recipe whole: under a temporary name, synced, renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        file.write(to_yaml(recipe))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_recipe(path: Path) -> PretrainRecipe | FinetuneRecipe:
+    """Read a recipe file; ValueError names the file and what is wrong in it."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as a recipe: {error}") from error
+    return parse_recipe(text, str(path))
+
+
+def parse_recipe(text: str, where: str) -> PretrainRecipe | FinetuneRecipe:
+    """Check the YAML text of a recipe. `where` names it in errors."""
+    try:
+        fields = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where}: not YAML: {_one_line(error)}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{where}: a recipe is a YAML mapping with the field 'kind: pretrain' or 'kind: finetune'")
+    kind = fields.get("kind")
+    if kind == "pretrain":
+        return _check(PretrainRecipe, fields, where)
+    if kind == "finetune":
+        return _check(FinetuneRecipe, fields, where)
+    raise ValueError(f"{where}: kind is {kind!r}, choose from pretrain, finetune")
+
+
+def override(recipe: RecipeT, changes: Sequence[str]) -> RecipeT:
+    """The recipe with `field.field=value` changes, values read as YAML.
+
+    A part tagged by `kind` may be named alone (`mask=random`): its other fields then take their defaults.
+    ValueError for an unknown field (with the nearest known one) or a value that does not fit.
+    """
+    fields = recipe.model_dump(mode="json")
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise ValueError(f"{change!r}: write a change as field=value, such as run.batch_size=64")
+        _set(fields, name.strip(), _value(text, change))
+    return _check(type(recipe), fields, recipe.name)
+
+
+def _value(text: str, change: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{change!r}: the value is not YAML: {_one_line(error)}") from error
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _set(fields: dict[str, Any], name: str, value: Any) -> None:
+    *path, last = name.split(".")
+    here = fields
+    for part in path:
+        if part not in here:
+            raise ValueError(f"unknown field {name!r}; {did_you_mean(part, here)}")
+        if here[part] is None:  # an optional part that was absent: its fields are checked with the whole recipe
+            here[part] = {}
+        here = here[part]
+        if not isinstance(here, dict):
+            raise ValueError(f"unknown field {name!r}: {part!r} has no fields")
+    before = here.get(last)
+    if isinstance(value, str) and isinstance(before, dict) and "kind" in before:
+        value = {"kind": value}  # so that `mask.ratio=0.8` may follow `mask=random`
+    here[last] = value  # the whole recipe is checked afterwards, unknown names too
+
+
+def _check(model: type[RecipeT], fields: dict[str, Any], where: str) -> RecipeT:
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise ValueError(f"{where}: {explain(error, model)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
