@@ -106,7 +106,7 @@ def test_samples_have_the_promised_shapes(videos: tuple[VideoRef, ...]) -> None:
     assert item.video.shape == (2, 3, 4, 32, 32)
     assert item.video.dtype == torch.uint8
     assert item.masks is not None
-    assert item.masks.shape == (2, 2, *GRID)
+    assert item.masks.shape == (2, 3, *GRID)
     assert sample(ClipDataset(videos, replace(PLAN, masks=None)), 0, 0).masks is None
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from tubelet.data.cache import FrameCache
+from tubelet.masks import LossOn, scored
 from tubelet.rng import generator
 from tubelet.types import Batch, Clips, ClipShape, Grid, Mask
 from tubelet.video.augment import Augment, test_crops
@@ -45,16 +46,18 @@ class DecodedRule(Protocol):
 
 @dataclass(frozen=True)
 class MaskDraw:
-    """How the mask of a clip is drawn: a rule for what is hidden, one for what is decoded, and the token grid."""
+    """How the mask of a clip is drawn: rules for what is hidden, decoded and scored, and the token grid."""
 
     rule: HiddenRule
     decode: DecodedRule
     grid: Grid
+    loss_on: LossOn = "hidden"
 
-    def __call__(self, rng: np.random.Generator) -> Bool[np.ndarray, "2 t h w"]:
-        """`hidden` and `decoded` of one clip."""
+    def __call__(self, rng: np.random.Generator) -> Bool[np.ndarray, "3 t h w"]:
+        """`hidden`, `decoded` and `scored` of one clip."""
         hidden = self.rule(self.grid, rng)
-        return np.stack([hidden, self.decode(self.grid, hidden, rng)])
+        decoded = self.decode(self.grid, hidden, rng)
+        return np.stack([hidden, decoded, scored(hidden, decoded, self.loss_on)])
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,11 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Sample:
-    """The clips of one video, uint8 [V,C,T,H,W]; masks bool [V,2,t,h,w] (hidden, decoded) and its label, if any."""
+    """The clips of one video, uint8 [V,C,T,H,W]; masks bool [V,3,t,h,w] (hidden, decoded, scored) and its label, if any."""
 
     index: int
     video: UInt8[Tensor, "V C T H W"]
-    masks: Bool[Tensor, "V 2 t h w"] | None
+    masks: Bool[Tensor, "V 3 t h w"] | None
     label: int | None
 
 

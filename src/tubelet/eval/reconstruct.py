@@ -109,7 +109,7 @@ def reconstruct_clip(
     return Reconstruction(
         original=_frames(clip.float()),
         masked=_frames(join_cubes(masked, grid)),
-        reconstructed=_frames(join_cubes(_paint(masked, to_cubes(pixels, cube), split), grid)),
+        reconstructed=_frames(join_cubes(_paint(masked, to_cubes(pixels, cube), mask), grid)),
         note=note,
         hidden_ratio=float(mask.hidden.float().mean()),
         loss=float(loss),
@@ -149,12 +149,13 @@ def _column(hidden: Bool[Tensor, "1 t h w"]) -> Bool[Tensor, "1 N 1 1 1 1"]:
 
 
 def _paint(
-    cubes: Float[Tensor, "1 N C f p q"], predicted: Float[Tensor, "1 K C f p q"], split: Split
+    cubes: Float[Tensor, "1 N C f p q"], predicted: Float[Tensor, "1 K C f p q"], mask: Mask
 ) -> Float[Tensor, "1 N C f p q"]:
-    """Predictions into their places, except where the encoder saw the cube (weight 0)."""
+    """Predictions into their places, except where the encoder saw the cube."""
     painted = cubes.clone()
-    scored = split.weight[0] > 0
-    painted[0, split.wanted[0][scored]] = predicted[0, scored]
+    wanted = mask.split().wanted[0]
+    hidden = mask.hidden.flatten()[wanted]
+    painted[0, wanted[hidden]] = predicted[0, hidden]
     return painted
 
 

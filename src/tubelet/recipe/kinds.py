@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from tubelet.masks import All, DecodeRule, MaskRule, Tube
+from tubelet.masks import All, DecodeRule, LossOn, MaskRule, Tube
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec
+from tubelet.methods.distillation import Distill
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import Mixing
@@ -30,6 +31,7 @@ class PretrainRecipe(Spec):
     model: MaskedAutoencoderSpec = MaskedAutoencoderSpec(encoder=ViTSpec(), decoder=DecoderSpec())
     mask: MaskRule = Tube(ratio=0.9)
     decode: DecodeRule = All()
+    loss_on: LossOn = Field(default="hidden", description="which predicted tokens enter the loss: hidden ones, or all")
     target: Target = NormalisedPixels()
     optim: Optim = Optim()
     schedule: Schedule = Schedule()
@@ -54,3 +56,4 @@ class FinetuneRecipe(Spec):
     run: Run = Run()
     views: Views = Views()
     start: str | None = Field(default=None, description="run or weights to start from; none means from scratch")
+    distill: Distill | None = Field(default=None, description="learn from another classifier, beside or for the labels")

@@ -69,7 +69,7 @@ def plan_of(recipe: PretrainRecipe, method: MaskedAutoencoder) -> ClipPlan:
         augment=recipe.data.augment,
         seed=recipe.seed,
         views=recipe.data.views,
-        masks=MaskDraw(rule=recipe.mask, decode=recipe.decode, grid=method.encoder.grid),
+        masks=MaskDraw(rule=recipe.mask, decode=recipe.decode, grid=method.encoder.grid, loss_on=recipe.loss_on),
         cache=None if recipe.data.cache is None else Path(recipe.data.cache),
         reading=reading_of(recipe.data),
     )
