@@ -213,8 +213,8 @@ def test_frames_of_a_single_clip_are_not_copied(videos: tuple[VideoRef, ...], mo
     read = module.FrameReader(CLIP, cache=None)
     given: list[Any] = []
 
-    def remember(path: Path, choose: Any) -> Any:
-        given.append(read(path, choose))
+    def remember(path: Path, choose: Any, part: Any) -> Any:
+        given.append(read(path, choose, part=part))
         return given[-1]
 
     def augmented(self: Augment, frames: Any, size: int, rng: np.random.Generator) -> torch.Tensor:

@@ -27,14 +27,17 @@ CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signa
 
 @runtime_checkable
 class TrainingSet(Protocol):
-    """A data set read by (epoch, index) keys, index below its length; `videos` are in the order of the indices."""
+    """A data set read by (epoch, index) keys; `videos` are in the order of the indices.
+
+    An epoch takes as many of them as its length: each once, unless a mixture chooses (`tubelet.data.mixture`).
+    """
 
     @property
     def videos(self) -> Sequence[VideoRef]:
         """The video of each index."""
 
     def __len__(self) -> int:
-        """How many videos."""
+        """How many videos an epoch takes."""
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         """What `tubelet.data.dataset.collate` takes: a sample, or why there is none."""
@@ -60,7 +63,7 @@ class Guarded:
         index = key[1]
         if index in self._given_up:
             video = self._dataset.videos[index]
-            return Skipped(index, video.name, video.path, self._given_up[index])
+            return Skipped(index, video.name, video.where, self._given_up[index])
         worker = get_worker_info()
         if worker is None:
             return self._dataset[key]

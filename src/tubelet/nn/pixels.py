@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
+from tubelet.nn.constants import register_constants
 from tubelet.types import Cube, Grid
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
@@ -30,8 +31,11 @@ class Normalise(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD), persistent=False)
+        register_constants(self)
+
+    def constants(self) -> dict[str, Tensor]:
+        """`mean` and `std`, [3]."""
+        return {"mean": torch.tensor(IMAGENET_MEAN), "std": torch.tensor(IMAGENET_STD)}
 
     def forward(self, cubes: Num[Tensor, "B N C f p q"]) -> Float[Tensor, "B N C f p q"]:
         """Of uint8 cubes, or of float ones in the same range 0..255 (mixup, golden arrays). Result is float32."""

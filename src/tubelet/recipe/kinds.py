@@ -14,6 +14,7 @@ from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import Mixing
 from tubelet.recipe.data import Data, LabelledData
+from tubelet.recipe.head import FreshHead, StartHead
 from tubelet.recipe.run import Optim, Run, Schedule, Views
 from tubelet.spec import Spec
 from tubelet.targets.pixels import NormalisedPixels, Target
@@ -56,4 +57,5 @@ class FinetuneRecipe(Spec):
     run: Run = Run()
     views: Views = Views()
     start: str | None = Field(default=None, description="run or weights to start from; none means from scratch")
+    start_head: StartHead = FreshHead()
     distill: Distill | None = Field(default=None, description="learn from another classifier, beside or for the labels")
