@@ -22,11 +22,13 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]  
 
 from tubelet.recipe import Run
 from tubelet.train.device import pick_device
-from tubelet.train.pulse import Pulse
+from tubelet.train.pulse import Pulse, has_agent
 from tubelet.train.signals import Interrupted
 from tubelet.types import Batch
 
 _MEETING: Final = timedelta(minutes=10)
+_CONNECTING: Final = timedelta(seconds=30)
+"""To a store that torchrun has opened before this process began: where nobody answers, torchrun is dead."""
 _STUCK: Final = timedelta(minutes=60)  # a last resort: who is dead is found by the pulse, long before
 _LETTING_GO_SECONDS: Final = 0.2
 """Threads of torch give back tensors after the last message; one that does so while Python ends aborts the process."""
@@ -202,7 +204,8 @@ def _store() -> Store:
     """What all processes of this start can write to and read; an earlier start by the same torchrun left its own."""
     from torch.distributed.rendezvous import rendezvous
 
-    store, _, _ = next(rendezvous("env://", timeout=_MEETING))
+    store, _, _ = next(rendezvous("env://", timeout=_CONNECTING if has_agent() else _MEETING))
+    store.set_timeout(_MEETING)
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return PrefixStore(f"tubelet-{start}", store)
 

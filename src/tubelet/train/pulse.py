@@ -58,7 +58,7 @@ class Pulse:
             self._store.compare_set(_FAILED, _NOBODY, reason)
         except RuntimeError:  # the store is gone: its host is dead, and they know
             return
-        if self._rank == 0 and not _has_agent():
+        if self._rank == 0 and not has_agent():
             self._over.wait(3 * _BEAT_SECONDS)  # the store dies with this process: let them read it
 
     def told(self) -> str | None:
@@ -74,7 +74,7 @@ class Pulse:
             self._over.wait(2.5 * _BEAT_SECONDS)
             after = self._counts(range(self._world))
         except RuntimeError:
-            return [] if _has_agent() else [0]  # who had the store
+            return [] if has_agent() else [0]  # who had the store
         return [rank for rank in range(self._world) if before[rank] == after[rank] and rank != self._rank]
 
     def _beat(self) -> None:
@@ -121,7 +121,7 @@ class Pulse:
         return None if text == _NOBODY else text
 
 
-def _has_agent() -> bool:
+def has_agent() -> bool:
     """Whether torchrun keeps the store, and not rank 0."""
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
