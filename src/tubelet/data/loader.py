@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from tubelet.data.begin import Begun
 from tubelet.data.dataset import Loaded, collate
-from tubelet.data.guard import DeathSignals, Guarded, TrainingSet, WorkerDied
+from tubelet.data.guard import DeathSignals, Guarded, TrainingSet
 from tubelet.data.order import StepSampler
 from tubelet.types import Batch
 
@@ -25,7 +25,7 @@ __all__ = ["Fed", "Feed", "TrainingSet", "ignore_stop_signals", "worker_deaths"]
 
 _PREFETCHED_STEPS: Final = 2
 _LOST_WITH_A_WORKER: Final = (RuntimeError, OSError, EOFError)
-"""What fetching raises where a dead worker had a step ready: its shared memory cannot be opened any more."""
+"""What fetching raises where a worker died: torch says so, or its shared memory cannot be opened any more."""
 _DEATHS_IN_A_ROW: Final = 3
 """So many deaths of workers before one step is ready, with no file to blame, end the run."""
 
@@ -118,14 +118,15 @@ class Feed:
         self._signals.ignore()  # torch may have set a handler by now
 
     def _next(self) -> Loaded:
+        """Torch's loader looks every five seconds whether one of its workers died, while it waits."""
         while True:
+            if self._crew.dead:
+                self._replace_crew()
             try:
-                with self._crew.noticing():
-                    loaded: Loaded = next(self._source)
-            except (WorkerDied, *_LOST_WITH_A_WORKER):
+                loaded: Loaded = next(self._source)
+            except _LOST_WITH_A_WORKER:
                 if not self._crew.has_died():
                     raise
-                self._replace_crew()
             else:
                 self._deaths = 0
                 return loaded
@@ -145,7 +146,7 @@ class Feed:
 
 @contextmanager
 def worker_deaths() -> Iterator[None]:
-    """Inside, the death of a worker process is a ValueError of one line; torch raises it wherever the run stands."""
+    """Inside, the death of a worker process is a ValueError of one line."""
     try:
         yield
     except RuntimeError as error:

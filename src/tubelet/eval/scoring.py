@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from tubelet.data.begin import Begun
 from tubelet.data.dataset import EvalDataset, Skipped, VideoViews
+from tubelet.data.guard import DeathSignals
 from tubelet.data.loader import start_worker
 from tubelet.eval.views import ViewScores, probabilities, views_per_pass
 from tubelet.methods.classifier import Classifier
@@ -97,8 +98,13 @@ def read_views(dataset: EvalDataset, *, workers: int) -> Iterator[VideoViews | S
         worker_init_fn=partial(start_worker, begun),
         generator=torch.Generator(),  # the loader draws a seed from it, which nothing uses
     )
-    source, _ = begun.start(lambda: iter(loader))
-    yield from source
+    signals = DeathSignals()
+    try:
+        source, _ = begun.start(lambda: iter(loader))
+        signals.ignore()  # torch may have set a handler by now; it looks for deaths every five seconds without one
+        yield from source
+    finally:
+        signals.restore()
 
 
 def packs(items: Iterable[VideoViews | Skipped], limit: int) -> Iterator[list[VideoViews | Skipped]]:
