@@ -5,13 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final, Protocol, runtime_checkable
 
 import torch
@@ -102,9 +100,10 @@ class Guarded:
 
 
 class DeathSignals:
-    """Handlers of SIGCHLD: `ignore` lets the deaths of child processes go unheard, but for `Crew.noticing`.
+    """Handlers of SIGCHLD: `ignore` lets the deaths of child processes go unheard; whoever waits for one looks for it.
 
-    Torch's loader sets a handler that raises wherever the main process stands, in the middle of a step too.
+    Torch's loader sets a handler that raises wherever the main process stands: in the middle of a step, and between
+    taking a lock of its queues and giving it back, which then hangs whoever closes the queue.
     """
 
     def __init__(self) -> None:
@@ -118,10 +117,6 @@ class DeathSignals:
         """Put back what was there before."""
         if _is_main_thread() and self._before is not None:
             signal.signal(signal.SIGCHLD, self._before)
-
-
-class WorkerDied(BaseException):
-    """Raised inside `Crew.noticing` only; not an Exception, so that torch's loader lets it through."""
 
 
 @dataclass
@@ -147,25 +142,6 @@ class Crew:
         if not self.dead:
             wait([one.sentinel for one in self.processes], timeout=1.0)
         return bool(self.dead)
-
-    @contextmanager
-    def noticing(self) -> Iterator[None]:
-        """Inside, WorkerDied as soon as one is dead. Outside the main thread torch notices within five seconds."""
-
-        def look(signal_number: int, frame: FrameType | None) -> None:  # noqa: ARG001  as Python calls it
-            if self.dead:
-                raise WorkerDied
-
-        if not self.processes or not _is_main_thread():
-            yield
-            return
-        handler = signal.signal(signal.SIGCHLD, look)
-        try:
-            if self.dead:
-                raise WorkerDied
-            yield
-        finally:
-            signal.signal(signal.SIGCHLD, handler)
 
     def kill(self) -> None:
         """End them all now: they only read."""
