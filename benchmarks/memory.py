@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from common import append, facts, installed
 from step import TOLERANCE, check, peer
-from tubelet.methods.autoencoder import MaskedAutoencoder
+from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
 from tubelet.nn.pixels import IMAGENET_MEAN, IMAGENET_STD
 from tubelet.recipe import PretrainRecipe, override
 from tubelet.recipes.videomae import pretrain_b800_k400, pretrain_s1600_k400
@@ -147,6 +147,7 @@ def theirs(recipe: PretrainRecipe, clips: int, device: torch.device) -> tuple[nn
 
 
 def built(recipe: PretrainRecipe) -> MaskedAutoencoder:
+    assert isinstance(recipe.model, MaskedAutoencoderSpec)
     with step_rng(0, 0):
         return recipe.model.build(recipe.clip, recipe.target)
 

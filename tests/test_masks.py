@@ -6,13 +6,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from tubelet.masks import All, DecodeRule, Frame, FrameDecode, MaskRule, Random, RandomDecode, RunningCell, Tube, scored
+from tubelet.masks import (
+    All,
+    BlockTube,
+    Cube,
+    DecodeRule,
+    Frame,
+    FrameDecode,
+    MaskRule,
+    Random,
+    RandomDecode,
+    RunningCell,
+    Tube,
+    scored,
+)
 from tubelet.types import Grid
 
 RULES = [Tube(), Random(), Frame()]
 
 
-def draw(rule: Tube | Random | Frame, grid: Grid, seed: int = 0) -> np.ndarray:
+def draw(rule: MaskRule, grid: Grid, seed: int = 0) -> np.ndarray:
     return rule(grid, np.random.default_rng(seed))
 
 
@@ -44,7 +57,7 @@ def test_frame_hides_whole_time_steps() -> None:
 @given(st.sampled_from(["tube", "random", "frame"]), st.floats(0.05, 0.95), st.integers(2, 6), st.integers(2, 6))
 @settings(max_examples=60, deadline=None)
 def test_every_draw_hides_equally_many(kind: str, ratio: float, t: int, side: int) -> None:
-    rule: Tube | Random | Frame = TypeAdapter(MaskRule).validate_python({"kind": kind, "ratio": ratio})
+    rule: MaskRule = TypeAdapter(MaskRule).validate_python({"kind": kind, "ratio": ratio})
     grid = Grid(t, side, side)
     places = {"tube": side * side, "random": grid.tokens, "frame": t}[kind]
     if int(ratio * places) == 0:
@@ -71,6 +84,59 @@ def test_same_seed_same_mask(rule: Tube | Random | Frame) -> None:
 def test_hiding_nothing_is_an_error(rule: Tube | Random | Frame) -> None:
     with pytest.raises(ValueError, match=rf"mask {rule.kind}: ratio {rule.ratio} of \d+ places hides nothing"):
         draw(rule, Grid(2, 2, 2))
+
+
+def test_blocks_are_drawn_on_cells_and_repeated_to_tokens() -> None:
+    hidden = draw(Cube(), Grid(8, 14, 14))
+    cells = hidden.reshape(8, 7, 2, 7, 2)
+    assert (cells == cells[:, :, :1, :, :1]).all()
+    assert 140 <= hidden.sum() / 4 <= 157
+    two = draw(Cube(cell=(2, 1, 1)), Grid(4, 6, 6)).reshape(2, 2, 6, 6)
+    assert (two[:, 0] == two[:, 1]).all()
+
+
+def test_a_block_tube_hides_the_same_place_in_every_frame() -> None:
+    hidden = draw(BlockTube(), Grid(8, 14, 14))
+    assert (hidden == hidden[:1]).all()
+    assert 17 <= hidden[0].sum() / 4 <= 20
+
+
+@pytest.mark.parametrize("ratio", [0.2, 0.4, 0.6, 0.8])
+@pytest.mark.parametrize("kind", [Cube, BlockTube], ids=["cube", "block_tube"])
+def test_blocks_hide_another_number_each_time_and_never_more_than_asked(
+    kind: type[Cube | BlockTube], ratio: float
+) -> None:
+    counts = [int(draw(kind(ratio=ratio), Grid(8, 14, 14), seed).sum()) for seed in range(60)]
+    most = 4 * round(ratio * 392) if kind is Cube else 8 * 4 * round(ratio * 49)
+    assert max(counts) == most
+    assert len(set(counts)) > 1 or (kind is BlockTube and ratio == 0.2)  # whose blocks of 2 cells fill it up
+    assert np.mean(counts) > 0.95 * most
+
+
+@pytest.mark.parametrize(("ratio", "steps"), [(0.2, 2), (0.4, 3), (0.6, 5), (0.8, 6)])
+def test_frames_of_maskfeat_are_the_nearest_number(ratio: float, steps: int) -> None:
+    assert draw(Frame(ratio=ratio, count="nearest"), Grid(8, 2, 2)).sum() == 4 * steps
+
+
+@pytest.mark.parametrize(
+    ("grid", "says"),
+    [
+        (Grid(2, 2, 2), "2 x 1 x 1 cells hides nothing"),
+        (Grid(2, 3, 4), "2 x 3 x 4 tokens have no whole cells of 1 x 2 x 2"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Cube, BlockTube], ids=["cube", "block_tube"])
+def test_a_grid_too_small_for_blocks_is_refused(kind: type[Cube | BlockTube], grid: Grid, says: str) -> None:
+    with pytest.raises(ValueError, match="change mask") as refused:
+        draw(kind(), grid)
+    assert says.replace("2 x 1 x 1", "1 x 1 x 1" if kind is BlockTube else "2 x 1 x 1") in str(refused.value)
+
+
+@pytest.mark.parametrize("rule", [Cube(), BlockTube()], ids=lambda rule: rule.kind)
+def test_same_seed_same_blocks(rule: Cube | BlockTube) -> None:
+    grid = Grid(8, 14, 14)
+    assert np.array_equal(draw(rule, grid, 3), draw(rule, grid, 3))
+    assert not np.array_equal(draw(rule, grid, 3), draw(rule, grid, 4))
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, float("nan")])

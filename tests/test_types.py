@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tubelet.types import Batch, Clips, ClipShape, Cube, Grid, Mask
+from tubelet.types import Batch, Clips, ClipShape, Cube, Grid, Mask, Split
 
 
 @given(seed=st.integers(0, 2**16), t=st.integers(1, 4), h=st.integers(1, 4), w=st.integers(2, 5))
@@ -30,10 +30,25 @@ def test_split_keeps_every_token_in_raster_order(seed: int, t: int, h: int, w: i
         assert split.weight[row, : len(wanted)].bool().tolist() == scored[wanted].tolist()
 
 
-def test_unequal_seen_counts_are_refused() -> None:
-    hidden = torch.tensor([[True, False], [True, True]]).reshape(2, 1, 1, 2)
-    with pytest.raises(ValueError, match="equally many"):
-        Mask(hidden, hidden).split()
+def test_unequal_seen_counts_leave_seen_empty_and_pad_what_is_wanted() -> None:
+    hidden = torch.tensor([[True, False, False], [True, False, True]]).reshape(2, 1, 1, 3)
+    split = Mask(hidden, hidden).split()
+    assert split.seen.shape == (2, 0)
+    assert split.wanted[:, 0].tolist() == [0, 0]
+    assert split.wanted[1].tolist() == [0, 2]
+    assert split.weight.tolist() == [[1.0, 0.0], [1.0, 1.0]]
+    assert split.hidden is not None
+    assert split.hidden.equal(hidden)
+
+
+def test_a_part_of_a_split_has_the_same_rows_of_all_its_tensors() -> None:
+    hidden = torch.tensor([[True, False], [False, True]]).reshape(2, 1, 1, 2)
+    split = Mask(hidden, hidden).split()
+    part = split.part(slice(1, 2)).to(torch.device("cpu"))
+    assert [value.tolist() for value in part.tensors()] == [value[1:].tolist() for value in split.tensors()]
+    assert len(part.tensors()) == 4
+    bare = Split(split.seen, split.wanted, split.weight)
+    assert bare.part(slice(0, 1)).hidden is None
 
 
 def test_a_size_that_the_patch_does_not_divide_is_refused() -> None:

@@ -6,6 +6,7 @@ V tokens the encoder sees, K tokens the decoder predicts, D width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -97,39 +98,54 @@ class Mask:
             raise ValueError(f"scored {tuple(self.scored.shape)} and decoded {tuple(self.decoded.shape)} differ")
 
     def split(self) -> Split:
-        """Index form, raster order. Seen counts must agree over the batch; decoded ones are padded with weight 0."""
+        """Index form, raster order. Decoded tokens are padded with weight 0 to the most that a clip has.
+
+        Where clips show the encoder another number of tokens each, `seen` is empty.
+        """
         hidden = self.hidden.flatten(1)
         decoded = self.decoded.flatten(1)
         seen_count = (~hidden).sum(1)
-        if seen_count.unique().numel() > 1:
-            raise ValueError(f"every clip of a batch must show the encoder equally many tokens: {seen_count.tolist()}")
+        is_even = bool((seen_count == seen_count[0]).all())
         wanted_count = int(decoded.sum(1).max())
-        seen = torch.argsort(hidden.int(), dim=1, stable=True)[:, : int(seen_count[0])]
+        seen = torch.argsort(hidden.int(), dim=1, stable=True)[:, : int(seen_count[0]) if is_even else 0]
         wanted = torch.argsort((~decoded).int(), dim=1, stable=True)[:, :wanted_count]
         weight = (self.scored & self.decoded).flatten(1).gather(1, wanted).float()
-        return Split(seen, wanted, weight)
+        return Split(seen, wanted, weight, self.hidden.contiguous())
 
 
 @dataclass(frozen=True)
 class Split:
-    """Index form of a Mask: int64 token indices in raster order (t, h, w), and the loss weight of each wanted one."""
+    """Index form of a Mask: int64 token indices in raster order (t, h, w), and the loss weight of each wanted one.
+
+    Methods that drop hidden tokens read `seen`, which is empty (V = 0) where clips show another number of tokens each;
+    methods that replace them read `hidden`.
+    """
 
     seen: Int[Tensor, "B V"]
     wanted: Int[Tensor, "B K"]
     weight: Float[Tensor, "B K"]
+    hidden: Bool[Tensor, "B t h w"] | None = None
 
     def __post_init__(self) -> None:
         if self.wanted.shape != self.weight.shape:
             raise ValueError(f"wanted {tuple(self.wanted.shape)} and weight {tuple(self.weight.shape)} differ")
 
     def to(self, device: torch.device) -> Split:
-        return Split(*[x.to(device, non_blocking=True) for x in (self.seen, self.wanted, self.weight)])
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def part(self, rows: slice) -> Split:
-        return Split(self.seen[rows], self.wanted[rows], self.weight[rows])
+        return self._each(lambda tensor: tensor[rows])
 
     def pin_memory(self) -> Split:
-        return Split(self.seen.pin_memory(), self.wanted.pin_memory(), self.weight.pin_memory())
+        return self._each(Tensor.pin_memory)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them, in the order of the fields."""
+        always = (self.seen, self.wanted, self.weight)
+        return always if self.hidden is None else (*always, self.hidden)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Split:
+        return Split(*map(change, self.tensors()))
 
 
 @dataclass(frozen=True)

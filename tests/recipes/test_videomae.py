@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from recipes.named import HMDB51, K400, SSV2, UCF101, finetuning, pretraining, rates
+from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.recipes import RECIPES
 from tubelet.rng import generator
 
@@ -52,6 +53,7 @@ def test_the_tables_name_every_published_run() -> None:
 def test_pretraining_numbers(run: str) -> None:
     recipe = pretraining(f"videomae-{run}-pretrain")
     width, depth, decoder_width, decoder_depth, hidden, stride, batch, highest, epochs, steps = PRETRAIN[run]
+    assert isinstance(recipe.model, MaskedAutoencoderSpec)
     encoder, decoder = recipe.model.encoder, recipe.model.decoder
     assert (encoder.width, encoder.depth, decoder.width, decoder.depth) == (width, depth, decoder_width, decoder_depth)
     assert width // encoder.heads in (64, 80)

@@ -11,6 +11,7 @@ import yaml
 
 from recipes.named import HMDB51, HYBRID, K400, K600, K710, SSV2, UCF101, finetuning, pretraining, rates
 from tubelet.masks import RunningCell, scored
+from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.distillation import Distill
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, SameClasses, parse_any_recipe, resolved, to_yaml
 from tubelet.recipes import RECIPES
@@ -101,6 +102,7 @@ def test_the_tables_name_every_run() -> None:
 def test_pretraining_numbers(run: str) -> None:
     recipe = pretraining(f"videomae-v2-{run}-pretrain")
     width, depth, heads, narrow, narrow_heads, videos, batch, highest, epochs, warmup, bound, millions = PRETRAIN[run]
+    assert isinstance(recipe.model, MaskedAutoencoderSpec)
     encoder, decoder = recipe.model.encoder, recipe.model.decoder
     assert (encoder.width, encoder.depth, encoder.heads) == (width, depth, heads)
     assert (decoder.width, decoder.depth, decoder.heads) == (narrow, 4, narrow_heads)

@@ -104,6 +104,7 @@ def test_a_pretraining_file_at_full_size_is_the_recipes_model(run: str) -> None:
     encoder = encoder_spec(official.state, Given(FILE), notes)
     decoder = decoder_spec(official.state, Given(FILE), notes)
     assert sum("heads are not in the file" in note for note in notes) == 2
+    assert isinstance(recipe.model, MaskedAutoencoderSpec)
     mine, narrow = recipe.model.encoder, recipe.model.decoder
     assert (encoder.heads, encoder.patch, decoder.heads) == (mine.heads, mine.patch, narrow.heads)
     clip = trained_clip(official.state, Given(FILE), notes)

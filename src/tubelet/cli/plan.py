@@ -71,6 +71,8 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
 def _tokens(plan: Plan) -> str:
     grid, shapes = plan.shapes.grid, plan.shapes
     text = f"{grid.t} x {grid.h} x {grid.w} = {grid.tokens:,}; the encoder sees {shapes.seen:,}"
+    if shapes.wanted and shapes.narrow is None:
+        return f"{text}, with mask tokens for what is hidden; it predicts {shapes.wanted:,}"
     return f"{text}, the decoder predicts {shapes.wanted:,}" if shapes.wanted else text
 
 

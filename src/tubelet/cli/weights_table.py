@@ -112,10 +112,7 @@ def _network(spec: ViTSpec | DecoderSpec) -> dict[str, Any]:
 
 
 def _decoder(imported: Imported) -> dict[str, Any] | None:
-    from tubelet.recipe import PretrainRecipe
-
-    recipe = imported.recipe
-    return _network(recipe.model.decoder) if isinstance(recipe, PretrainRecipe) and imported.has_decoder else None
+    return None if imported.decoder is None else _network(imported.decoder)
 
 
 def _positions(known: dict[str, Any]) -> str:

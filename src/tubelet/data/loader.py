@@ -171,7 +171,7 @@ def _tensors(batch: Batch) -> Iterator[Tensor]:
     for clips in batch.clips.values():
         yield from (clips.video, clips.index)
     for split in batch.splits.values():
-        yield from (split.seen, split.wanted, split.weight)
+        yield from split.tensors()
     if batch.labels is not None:
         yield batch.labels
 

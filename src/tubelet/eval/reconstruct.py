@@ -1,4 +1,4 @@
-"""What a masked autoencoder makes of a video: original, what it saw, and what it filled in."""
+"""What a pre-trained model makes of a video: original, what it saw, and what it filled in."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from tubelet.methods.autoencoder import MaskedAutoencoder
+from tubelet.methods.predictor import MaskedPredictor
 from tubelet.nn.pixels import all_cubes, join_cubes
 from tubelet.recipe import PretrainRecipe, override
 from tubelet.rng import generator
@@ -27,6 +28,9 @@ NEIGHBOURS: Final = 4
 FROM_SEEN: Final = "colours of hidden cubes from the nearest seen ones"
 FROM_TRUTH: Final = "colours of hidden cubes from the original (true mean and deviation)"
 AS_PREDICTED: Final = "colours as predicted"
+
+Masked = MaskedAutoencoder | MaskedPredictor
+"""Methods that predict hidden tokens."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Reconstruction:
 class SavedAutoencoder:
     """A pre-trained run as it lies on disk: the method in eval mode on the CPU, its recipe and the file."""
 
-    method: MaskedAutoencoder
+    method: Masked
     recipe: PretrainRecipe
     weights: Path
 
@@ -53,7 +57,7 @@ class SavedAutoencoder:
 def load_autoencoder(run: Path, changes: list[str] | None = None) -> SavedAutoencoder:
     """Read a pre-trained model of any origin (a run, a checkpoint, a released file) with changes to its recipe.
 
-    ValueError where there is none, or it has no decoder.
+    ValueError where there is none, or it predicts no pixels.
     """
     imported = read_model(run)
     if not isinstance(imported.recipe, PretrainRecipe):
@@ -61,7 +65,8 @@ def load_autoencoder(run: Path, changes: list[str] | None = None) -> SavedAutoen
             f"{run}: a {imported.recipe.kind} model has no decoder; give the pre-training run it started from"
         )
     recipe = override(imported.recipe, changes or [])
-    method = dataclasses.replace(imported, recipe=recipe).build_autoencoder()
+    changed = dataclasses.replace(imported, recipe=recipe)
+    method = changed.build_predictor() if imported.predicts else changed.build_autoencoder()
     return SavedAutoencoder(method, recipe, imported.file)
 
 
@@ -80,7 +85,7 @@ def reconstruct(
     except BadVideo as error:
         raise ValueError(str(error)) from error
     clip = test_crops(frames, recipe.clip.size, 1)
-    grid = saved.method.encoder.grid
+    grid = saved.method.grid
     rng = generator(seed)
     hidden = recipe.mask(grid, rng)
     mask = Mask(torch.from_numpy(hidden)[None], torch.from_numpy(recipe.decode(grid, hidden, rng))[None])
@@ -89,7 +94,7 @@ def reconstruct(
 
 @torch.no_grad()
 def reconstruct_clip(
-    method: MaskedAutoencoder, clip: UInt8[Tensor, "1 C T H W"], mask: Mask, *, true_statistics: bool = False
+    method: Masked, clip: UInt8[Tensor, "1 C T H W"], mask: Mask, *, true_statistics: bool = False
 ) -> Reconstruction:
     """Predict the wanted cubes of one clip and paint them; seen cubes stay as they are, others are grey.
 
@@ -97,7 +102,7 @@ def reconstruct_clip(
     picture holds nothing that the model did not see; `true_statistics` takes those of the hidden cube itself, as the
     authors' script does, which looks better than the model is.
     """
-    cube, grid, split = method.encoder.spec.cube, method.encoder.grid, mask.split()
+    cube, grid, split = method.cube, method.grid, mask.split()
     predicted = method.predict(clip, split)
     loss = method.target.loss(predicted, method.target.rows(clip, split.wanted, cube), split.weight)
     if isinstance(method.target, NormalisedPixels):

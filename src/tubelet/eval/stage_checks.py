@@ -16,6 +16,7 @@ from tubelet.eval.labels import Names, read_names, relabelled
 from tubelet.eval.stages import Step
 from tubelet.methods.autoencoder import MaskedAutoencoder
 from tubelet.methods.classifier import Classifier
+from tubelet.methods.predictor import MaskedPredictor
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, SameClasses, reading_of
 from tubelet.rng import generator, step_rng
 from tubelet.spec import replace
@@ -69,7 +70,7 @@ def _check(step: Step, steps: Sequence[Step], names: dict[Path, Names]) -> dict[
     reading_of(recipe.data)
     if isinstance(recipe, PretrainRecipe):
         _check_schedule(recipe, _videos_of_epoch(recipe))
-        _check_autoencoder(recipe, step, steps)
+        _check_masked(recipe, step, steps)
         return {}
     sets = labelled_sets(recipe)
     _check_schedule(recipe, sum(source.share.slots for source in sets.train))
@@ -104,8 +105,8 @@ def _videos_of_epoch(recipe: PretrainRecipe) -> int:
     return videos
 
 
-def _check_autoencoder(recipe: PretrainRecipe, step: Step, steps: Sequence[Step]) -> None:
-    method = cast(MaskedAutoencoder, _shell(recipe))
+def _check_masked(recipe: PretrainRecipe, step: Step, steps: Sequence[Step]) -> None:
+    method = cast(MaskedAutoencoder | MaskedPredictor, _shell(recipe))
     masks = plan_of(recipe, method).masks
     assert masks is not None
     masks(generator(recipe.seed, 0))  # may find that its grid cannot be hidden so

@@ -13,7 +13,7 @@ from tubelet.models.vit import ViT, ViTSpec
 from tubelet.nn.init import xavier_
 from tubelet.spec import Spec
 from tubelet.targets.pixels import Target
-from tubelet.types import Batch, ClipShape, Output, Split
+from tubelet.types import Batch, ClipShape, Cube, Grid, Output, Split
 
 
 class MaskedAutoencoderSpec(Spec):
@@ -48,16 +48,34 @@ class MaskedAutoencoder(nn.Module):
         self.decoder = decoder
         self.target = target
 
+    @property
+    def grid(self) -> Grid:
+        """Token grid that masks are drawn on."""
+        return self.encoder.grid
+
+    @property
+    def cube(self) -> Cube:
+        """What a token of this grid covers."""
+        return self.encoder.spec.cube
+
     def forward(self, batch: Batch) -> Output:
         """Mean loss over the scored tokens of the batch."""
         video = batch.clips["video"].video
         split = batch.splits["video"]
         prediction = self.predict(video, split)
-        target = self.target.rows(video, split.wanted, self.encoder.spec.cube)
+        target = self.target.rows(video, split.wanted, self.cube)
         return Output(self.target.loss(prediction, target, split.weight))
 
     def predict(self, video: Num[Tensor, "B C T H W"], split: Split) -> Float[Tensor, "B K P"]:
-        """Predictions of the wanted tokens from the seen ones. `video` is uint8 or float in 0..255."""
+        """Predictions of the wanted tokens from the seen ones. `video` is uint8 or float in 0..255.
+
+        ValueError where the clips show another number of tokens each: they could not stand in one tensor.
+        """
+        if split.seen.shape[1] == 0:
+            raise ValueError(
+                "every clip of a batch must show the encoder equally many tokens, and this mask does not: "
+                "choose mask=tube, random or frame, or model=masked_predictor"
+            )
         predictions: Tensor = self.decoder(self.encoder(video, split.seen), split)
         return predictions
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jaxtyping import Float, Int, Num
+import torch
+from jaxtyping import Bool, Float, Int, Num
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -59,37 +60,50 @@ class ViTSpec(Spec):
 class ViT(nn.Module):
     """Encoder of VideoMAE (arXiv:2203.12602, section 3.3). No class token.
 
-    Names that training relies on: `patch_embed`, `pos_embed`, `blocks.{i}`, `norm` (empty without `final_norm`).
+    With `masked` it has a `mask_token`, which stands for what is hidden. Names that training relies on: `patch_embed`,
+    `pos_embed`, `mask_token`, `blocks.{i}`, `norm` (empty without `final_norm`).
     """
 
     pos_embed: Tensor
 
-    def __init__(self, spec: ViTSpec, clip: ClipShape, *, final_norm: bool) -> None:
+    def __init__(self, spec: ViTSpec, clip: ClipShape, *, final_norm: bool, masked: bool = False) -> None:
         super().__init__()
         self.spec = spec
         self.clip = clip
-        self.grid = clip.grid(spec.cube)
+        self.grid = self.out_grid = clip.grid(spec.cube)
+        self.out_width = spec.width
         self.normalise = Normalise()
         self.patch_embed = CubeEmbed(spec.width, spec.cube)
         if spec.learnable_positions:
             self.pos_embed = learnt(self.grid.tokens, spec.width)
+        self.mask_token = _mask_token(spec.width) if masked else None
         register_constants(self)
         self.blocks = nn.ModuleList(_block(spec, rate) for rate in drop_path_rates(spec.drop_path, spec.depth))
         self.norm = nn.LayerNorm(spec.width, eps=spec.norm_eps) if final_norm else nn.Identity()
 
     def forward(
-        self, video: Num[Tensor, "B C T H W"], seen: Int[Tensor, "B V"] | None = None
+        self,
+        video: Num[Tensor, "B C T H W"],
+        seen: Int[Tensor, "B V"] | None = None,
+        *,
+        hidden: Bool[Tensor, "B t h w"] | None = None,
     ) -> Float[Tensor, "B _ {self.spec.width}"]:
         """Tokens of the seen cubes, or of all: the others are never copied, normalised or embedded.
 
-        `video` is uint8, or float in the same range 0..255. ValueError where it has another size than the model.
+        With `hidden` (and without `seen`) all tokens go through, and the mask token, with its position, is in the place
+        of each that is True. `video` is uint8, or float in the same range 0..255. ValueError where it has another size
+        than the model.
         """
         self._check(video)
         if seen is None:
             cubes, position = all_cubes(video, self.spec.cube), self.pos_embed
         else:
             cubes, position = take_cubes(video, seen, self.spec.cube), take_rows(self.pos_embed, seen)
-        tokens = self.patch_embed(self.normalise(cubes)) + position
+        embedded = self.patch_embed(self.normalise(cubes))
+        if hidden is not None:
+            assert self.mask_token is not None
+            embedded = torch.where(hidden.flatten(1).unsqueeze(2), self.mask_token.to(embedded.dtype), embedded)
+        tokens = embedded + position
         recomputed = recomputed_blocks(self.spec.checkpointing, self.spec.depth) if self.training else 0
         for number, block in enumerate(self.blocks):
             tokens = recompute(block, tokens) if number < recomputed else block(tokens)
@@ -106,6 +120,13 @@ class ViT(nn.Module):
         wanted = (self.clip.frames, self.clip.size, self.clip.size)
         if tuple(video.shape[2:]) != wanted:
             raise ValueError(f"the model takes clips of [T,H,W] {wanted}, got {tuple(video.shape[2:])}")
+
+
+def _mask_token(width: int) -> nn.Parameter:
+    """[1,1,D], at first normal with deviation 0.02 (arXiv:2112.09133)."""
+    token = nn.Parameter(torch.empty(1, 1, width))
+    nn.init.trunc_normal_(token, std=0.02)
+    return token
 
 
 def _block(spec: ViTSpec, drop_path: float) -> Block:

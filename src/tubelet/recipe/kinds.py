@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from tubelet.masks import All, DecodeRule, LossOn, MaskRule, Tube
+from tubelet.masks import UNEVEN, All, DecodeRule, LossOn, MaskRule, Tube
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.distillation import Distill
+from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import Mixing
 from tubelet.recipe.data import Data, LabelledData
 from tubelet.recipe.head import FreshHead, StartHead
 from tubelet.recipe.run import Optim, Run, Schedule, Views
-from tubelet.spec import Spec
+from tubelet.spec import ByKind, Spec
 from tubelet.targets.pixels import NormalisedPixels, Target
 from tubelet.types import ClipShape
+
+
+def _autoencoder_unless_named(value: Any) -> Any:
+    """Recipes from before there was another shape may leave the kind out."""
+    return {"kind": "masked_autoencoder", **value} if isinstance(value, dict) else value
+
+
+Masked = Annotated[
+    MaskedAutoencoderSpec | MaskedPredictorSpec,
+    Field(discriminator="kind"),
+    ByKind,
+    BeforeValidator(_autoencoder_unless_named),
+]
+"""How hidden tokens are predicted: dropped and decoded, or replaced."""
 
 
 class PretrainRecipe(Spec):
@@ -29,7 +44,7 @@ class PretrainRecipe(Spec):
     seed: int = Field(default=0, ge=0)
     clip: ClipShape = ClipShape()
     data: Data = Data()
-    model: MaskedAutoencoderSpec = MaskedAutoencoderSpec(encoder=ViTSpec(), decoder=DecoderSpec())
+    model: Masked = MaskedAutoencoderSpec(encoder=ViTSpec(), decoder=DecoderSpec())
     mask: MaskRule = Tube(ratio=0.9)
     decode: DecodeRule = All()
     loss_on: LossOn = Field(default="hidden", description="which predicted tokens enter the loss: hidden ones, or all")
@@ -38,6 +53,15 @@ class PretrainRecipe(Spec):
     schedule: Schedule = Schedule()
     run: Run = Run()
     start: str | None = Field(default=None, description="run or weights to start from")
+
+    @model_validator(mode="after")
+    def _autoencoder_sees_equally_many(self) -> PretrainRecipe:
+        if isinstance(self.model, MaskedAutoencoderSpec) and isinstance(self.mask, UNEVEN):
+            raise ValueError(
+                f"mask {self.mask.kind} hides another number of tokens in each clip, and a masked_autoencoder must see "
+                "equally many: choose mask=tube, random or frame, or model=masked_predictor"
+            )
+        return self
 
 
 class FinetuneRecipe(Spec):

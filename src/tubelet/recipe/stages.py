@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.recipe.kinds import FinetuneRecipe, PretrainRecipe
 from tubelet.recipe.progressive import ALL, OneRun, ProgressiveRecipe, Stage
 from tubelet.recipe.text import override
@@ -91,7 +92,12 @@ def _check_model(where: str, own: OneRun, before: Stage) -> None:
     theirs = before.filled
     parts: dict[str, tuple[Spec, Spec]] = {"model.encoder": (own.model.encoder, theirs.model.encoder)}
     if isinstance(own, PretrainRecipe) and isinstance(theirs, PretrainRecipe):
-        parts["model.decoder"] = (own.model.decoder, theirs.model.decoder)
+        if own.model.kind != theirs.model.kind:
+            raise ValueError(
+                f"{where} is a {own.model.kind} and cannot start from {before.name!r}, a {theirs.model.kind}"
+            )
+        if isinstance(own.model, MaskedAutoencoderSpec) and isinstance(theirs.model, MaskedAutoencoderSpec):
+            parts["model.decoder"] = (own.model.decoder, theirs.model.decoder)
     for part, (here, there) in parts.items():
         mine, other = _facts(here), _facts(there)
         for field, value in mine.items():

@@ -108,6 +108,8 @@ def _set(fields: dict[str, Any], name: str, value: Any) -> None:
     *path, last = name.split(".")
     here = fields
     for part in path:
+        if part not in here and here.keys() == {"kind"}:  # a part just named by its kind: its fields are defaults yet
+            here[part] = {}
         if part not in here:
             raise ValueError(f"unknown field {name!r}; {did_you_mean(part, here)}")
         if here[part] is None:  # an optional part that was absent: its fields are checked with the whole recipe

@@ -180,12 +180,13 @@ def _stages(shapes: Layout, setting: Setting) -> Iterator[_Stage]:
 
 def _decoder(shapes: Layout, setting: Setting) -> Iterator[_Stage]:
     clips, number, head = setting.clips, setting.number, shapes.head
-    if shapes.narrow is None:
+    if shapes.wanted == 0:
         yield _Stage("head", 0, _size(head), _copies(number, head))
         return
     narrow = shapes.narrow
-    kept = narrow.rows * (narrow.inputs * (4 + number) + NORM_BYTES)
-    yield _Stage("decoder", clips * kept, _size(narrow), _copies(number, narrow))
+    if narrow is not None:
+        kept = narrow.rows * (narrow.inputs * (4 + number) + NORM_BYTES)
+        yield _Stage("decoder", clips * kept, _size(narrow), _copies(number, narrow))
     for number, block in enumerate(shapes.decoder):
         yield _block_stage("decoder", block, setting, recomputed=number < shapes.recomputed.decoder)
     scores = clips * head.rows * head.outputs

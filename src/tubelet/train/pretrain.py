@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tubelet.data.dataset import ClipPlan, MaskDraw
 from tubelet.methods.autoencoder import MaskedAutoencoder
+from tubelet.methods.predictor import MaskedPredictor
 from tubelet.recipe import PretrainRecipe, reading_of
 from tubelet.rng import step_rng
 from tubelet.train.building import building, has_weights
@@ -57,13 +58,13 @@ def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -
     return write_model(out, recipe, method.state_dict())
 
 
-def build_method(recipe: PretrainRecipe) -> MaskedAutoencoder:
+def build_method(recipe: PretrainRecipe) -> MaskedAutoencoder | MaskedPredictor:
     """The method with the first weights of the recipe's seed."""
     with step_rng(recipe.seed, 0):
         return recipe.model.build(recipe.clip, recipe.target)
 
 
-def plan_of(recipe: PretrainRecipe, method: MaskedAutoencoder) -> ClipPlan:
+def plan_of(recipe: PretrainRecipe, method: MaskedAutoencoder | MaskedPredictor) -> ClipPlan:
     """How clips and masks of the recipe are drawn."""
     return ClipPlan(
         clip=recipe.clip,
@@ -71,7 +72,7 @@ def plan_of(recipe: PretrainRecipe, method: MaskedAutoencoder) -> ClipPlan:
         augment=recipe.data.augment,
         seed=recipe.seed,
         views=recipe.data.views,
-        masks=MaskDraw(rule=recipe.mask, decode=recipe.decode, grid=method.encoder.grid, loss_on=recipe.loss_on),
+        masks=MaskDraw(rule=recipe.mask, decode=recipe.decode, grid=method.grid, loss_on=recipe.loss_on),
         cache=None if recipe.data.cache is None else Path(recipe.data.cache),
         reading=reading_of(recipe.data),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.drop_path import drop_path_rates
@@ -68,7 +69,10 @@ class Recomputed(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Shapes of all matrix products for one clip. In fine-tuning `wanted` is 0 and there is no decoder."""
+    """Shapes of all matrix products for one clip. In fine-tuning `wanted` is 0 and there is no decoder.
+
+    A masked predictor has no decoder either: its encoder has all tokens, in `seen`, and its head the `wanted` ones.
+    """
 
     grid: Grid
     seen: int
@@ -110,6 +114,19 @@ def layout(recipe: PretrainRecipe | FinetuneRecipe) -> Layout:
             clip_bytes=clip_bytes,
         )
     seen, wanted = counts(recipe)
+    if isinstance(recipe.model, MaskedPredictorSpec):
+        return Layout(
+            grid=grid,
+            seen=grid.tokens,
+            wanted=wanted,
+            embed=Linear(grid.tokens, pixels, encoder.width, first=True),
+            encoder=_encoder(encoder, grid.tokens),
+            recomputed=Recomputed(_recomputed(encoder)),
+            narrow=None,
+            decoder=(),
+            head=Linear(wanted, encoder.width, recipe.target.width(encoder.cube)),
+            clip_bytes=clip_bytes,
+        )
     decoder = recipe.model.decoder
     return Layout(
         grid=grid,

@@ -13,14 +13,13 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from tubelet.eval.reconstruct import Reconstruction, reconstruct_clip
-from tubelet.methods.autoencoder import MaskedAutoencoder
+from tubelet.eval.reconstruct import Masked, Reconstruction, reconstruct_clip
 from tubelet.methods.classifier import Classifier
 from tubelet.models.vit import ViT
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, Run
 from tubelet.rng import generator
 from tubelet.train.device import autocast, pick_device, pick_precision
-from tubelet.types import ClipShape, Mask
+from tubelet.types import ClipShape, Grid, Mask
 from tubelet.use.pooling import POOLINGS, PoolingName
 from tubelet.video.sample import Sampler
 from tubelet.weights.imported import Imported
@@ -59,6 +58,8 @@ class Scores:
 class Model:
     """What `tubelet.load` gives. `classifier` or `autoencoder` is there where the checkpoint holds one.
 
+    A masked predictor stands as `autoencoder`, too.
+
     Clips are uint8 (or float in 0..255) [B,3,T,H,W] of the size `clip`, or one clip [3,T,H,W], which is a batch of one.
     A batch is computed in one pass: its size is the caller's choice, and so is the memory it takes.
     """
@@ -70,12 +71,15 @@ class Model:
         self.device, self.precision, self.pooling = device, precision, pooling
         self.fingerprint = fingerprint(imported, pooling)
         self.classifier: Classifier | None = None
-        self.autoencoder: MaskedAutoencoder | None = None
+        self.autoencoder: Masked | None = None
         if isinstance(imported.recipe, FinetuneRecipe) and imported.has_head:
             self.classifier = imported.build_classifier().to(device)
             self.encoder: ViT = self.classifier.encoder
         elif isinstance(imported.recipe, PretrainRecipe) and imported.has_decoder:
             self.autoencoder = imported.build_autoencoder().to(device)
+            self.encoder = self.autoencoder.encoder
+        elif imported.predicts:
+            self.autoencoder = imported.build_predictor().to(device)
             self.encoder = self.autoencoder.encoder
         else:
             self.encoder = imported.build_encoder().to(device)
@@ -91,12 +95,12 @@ class Model:
     @property
     def width(self) -> int:
         """Length D of a token."""
-        return self.encoder.spec.width
+        return self.encoder.out_width
 
     @property
     def vector_width(self) -> int:
         """Length of a clip's vector."""
-        grid = self.encoder.grid
+        grid = self.encoder.out_grid
         return self.width if self.pooling == "mean" else (grid.t - 1) * grid.h * grid.w
 
     @property
@@ -113,7 +117,7 @@ class Model:
         """
         with self._computing():
             tokens = self.encoder(self._batch(clips))
-            pooled = POOLINGS[self.pooling](tokens, self.encoder.grid, self.classifier)
+            pooled = POOLINGS[self.pooling](tokens, self.encoder.out_grid, self.classifier)
             return Encoded(tokens.float(), pooled.float())
 
     def pool(self, clips: Num[Tensor, "*B C T H W"]) -> Float[Tensor, "B width"]:
@@ -139,7 +143,7 @@ class Model:
         batch = self._batch(clip)
         if len(batch) != 1:
             raise ValueError(f"reconstruct takes one clip, got {len(batch)}")
-        drawn = mask or _draw(self.recipe, self.encoder, seed)
+        drawn = mask or _draw(self.recipe, self.autoencoder.grid, seed)
         placed = Mask(drawn.hidden.to(self.device), drawn.decoded.to(self.device))
         with self._computing():
             return reconstruct_clip(self.autoencoder, batch, placed, true_statistics=true_statistics)
@@ -204,8 +208,8 @@ def _names(imported: Imported, classes: int) -> tuple[str, ...]:
     return imported.names or tuple(str(label) for label in range(classes))
 
 
-def _draw(recipe: PretrainRecipe, encoder: ViT, seed: int) -> Mask:
+def _draw(recipe: PretrainRecipe, grid: Grid, seed: int) -> Mask:
     rng = generator(seed)
-    hidden = recipe.mask(encoder.grid, rng)
-    decoded = recipe.decode(encoder.grid, hidden, rng)
+    hidden = recipe.mask(grid, rng)
+    decoded = recipe.decode(grid, hidden, rng)
     return Mask(torch.from_numpy(hidden)[None], torch.from_numpy(decoded)[None])

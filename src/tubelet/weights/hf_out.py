@@ -58,7 +58,11 @@ def refuse_what_is_missing(imported: Imported) -> None:
     """ValueError that names the first option of the model that VideoMAE in transformers does not have."""
     recipe = imported.recipe
     encoder = recipe.model.encoder
-    decoder = recipe.model.decoder if isinstance(recipe, PretrainRecipe) and imported.has_decoder else None
+    if imported.predicts:
+        raise ValueError(
+            f"{imported.file}: VideoMAE in transformers has no masked predictor; fine-tune it and export that"
+        )
+    decoder = imported.decoder
     stretched = encoder.positions is not None and encoder.positions.grid(encoder.cube) != recipe.clip.grid(encoder.cube)
     reasons = {
         "cosine attention": encoder.cosine_attention or (decoder is not None and decoder.cosine_attention),
@@ -99,10 +103,10 @@ def eps_note(imported: Imported) -> tuple[str, ...]:
         theirs: Any = changed(recipe, model=changed(recipe.model, norm_eps=NORM_EPS))
         what, eps, norm = "logits", recipe.model.norm_eps, "fc_norm"
     else:
-        decoder = recipe.model.decoder
-        if not imported.has_decoder or decoder.final_norm_eps == NORM_EPS:
+        decoder = imported.decoder
+        if decoder is None or decoder.final_norm_eps == NORM_EPS:
             return ()
-        model = changed(recipe.model, decoder=changed(decoder, final_norm_eps=NORM_EPS))
+        model: Any = changed(recipe.model, decoder=changed(decoder, final_norm_eps=NORM_EPS))
         theirs = changed(recipe, model=model)
         what, eps, norm = "predicted pixels", decoder.final_norm_eps, "the decoder's last norm"
     ours, other = outputs(imported), outputs(replace(imported, recipe=theirs))
@@ -155,8 +159,8 @@ def _config(imported: Imported, architecture: str, state: State) -> dict[str, An
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     }
-    if isinstance(recipe, PretrainRecipe) and imported.has_decoder:
-        config |= {f"decoder_{name}": size for name, size in _sizes(recipe.model.decoder).items()}
+    if isinstance(recipe, PretrainRecipe) and imported.decoder is not None:
+        config |= {f"decoder_{name}": size for name, size in _sizes(imported.decoder).items()}
         config["norm_pix_loss"] = isinstance(recipe.target, NormalisedPixels)
     if "classifier.bias" in state:
         names = imported.names or tuple(f"LABEL_{number}" for number in range(len(state["classifier.bias"])))

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from tubelet.methods.autoencoder import MaskedAutoencoder
+from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
 from tubelet.methods.classifier import Classifier
+from tubelet.methods.predictor import MaskedPredictor, MaskedPredictorSpec
+from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViT
 from tubelet.nn.position import stretch
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
@@ -21,16 +23,18 @@ ENCODER: Final = "encoder."
 DECODER: Final = "decoder."
 HEAD: Final = "head."
 POSITIONS: Final = "encoder.pos_embed"
+PREDICTION: Final = "prediction_head."
+MASK_TOKEN: Final = "encoder.mask_token"
 
 
 @dataclass(frozen=True)
 class Imported:
     """Tensors under our names and the recipe of the model that they fill.
 
-    `format` says in words what the file was. A pre-training recipe goes with a `MaskedAutoencoder`, a fine-tuning one
-    with a `Classifier`; the file may hold less (an encoder without its decoder or head). `names` are those of the
-    classes. `dropped` lists tensors of the file that are not used; `notes` are lines for the user: what was assumed,
-    what was changed.
+    `format` says in words what the file was. A pre-training recipe goes with a `MaskedAutoencoder` or a
+    `MaskedPredictor`, a fine-tuning one with a `Classifier`; the file may hold less (an encoder without its decoder or
+    head). `names` are those of the classes. `dropped` lists tensors of the file that are not used; `notes` are lines
+    for the user: what was assumed, what was changed.
     """
 
     file: Path
@@ -46,8 +50,20 @@ class Imported:
         return any(name.startswith(DECODER) for name in self.state)
 
     @property
+    def decoder(self) -> DecoderSpec | None:
+        """What its decoder is, where the file has one."""
+        model = self.recipe.model
+        return model.decoder if isinstance(model, MaskedAutoencoderSpec) and self.has_decoder else None
+
+    @property
     def has_head(self) -> bool:
         return any(name.startswith(HEAD) for name in self.state)
+
+    @property
+    def predicts(self) -> bool:
+        """Whether it is a masked predictor with its head."""
+        is_one = isinstance(self.recipe.model, MaskedPredictorSpec)
+        return is_one and any(name.startswith(PREDICTION) for name in self.state)
 
     def resized(self, clip: ClipShape) -> Imported:
         """The same weights for clips of another length or size: positions are stretched, and a note says so.
@@ -71,17 +87,31 @@ class Imported:
 
     def build_encoder(self) -> ViT:
         """The encoder alone, with its final norm where the file has one; eval mode, on the CPU."""
-        state = {name.removeprefix(ENCODER): t for name, t in self.state.items() if name.startswith(ENCODER)}
+        state = encoder_state(self.state)
         with step_rng(0, 0):  # the weights are replaced; the caller's random state stays as it was
             encoder = ViT(self.recipe.model.encoder, self.recipe.clip, final_norm="norm.weight" in state)
         return filled(encoder, state, self.file)
 
     def build_autoencoder(self) -> MaskedAutoencoder:
         """Encoder and decoder, in eval mode, on the CPU. ValueError where the file has no decoder."""
-        if not isinstance(self.recipe, PretrainRecipe) or not self.has_decoder:
+        if self.decoder is None:
             raise ValueError(f"{self.file}: no decoder in it ({self.format}); give a pre-trained model that has one")
+        recipe = self.recipe
+        assert isinstance(recipe, PretrainRecipe)
+        assert isinstance(recipe.model, MaskedAutoencoderSpec)
         with step_rng(0, 0):
-            method = self.recipe.model.build(self.recipe.clip, self.recipe.target)
+            method = recipe.model.build(recipe.clip, recipe.target)
+        return filled(method, self.state, self.file)
+
+    def build_predictor(self) -> MaskedPredictor:
+        """Encoder and prediction head, in eval mode, on the CPU. ValueError where the file is no masked predictor."""
+        if not self.predicts:
+            raise ValueError(f"{self.file}: no masked predictor ({self.format}); give a pre-trained one")
+        recipe = self.recipe
+        assert isinstance(recipe, PretrainRecipe)
+        assert isinstance(recipe.model, MaskedPredictorSpec)
+        with step_rng(0, 0):
+            method = recipe.model.build(recipe.clip, recipe.target)
         return filled(method, self.state, self.file)
 
     def build_classifier(self) -> Classifier:
@@ -91,6 +121,15 @@ class Imported:
         with step_rng(0, 0):
             classifier = self.recipe.model.build(self.recipe.clip, len(self.state["head.bias"]))
         return filled(classifier, self.state, self.file)
+
+
+def encoder_state(state: State) -> State:
+    """The tensors of the encoder by their names in it, without the mask token of pre-training."""
+    return {
+        name.removeprefix(ENCODER): tensor
+        for name, tensor in state.items()
+        if name.startswith(ENCODER) and name != MASK_TOKEN
+    }
 
 
 def _words(clip: ClipShape) -> str:

@@ -22,7 +22,7 @@ from tubelet.spec import explain
 from tubelet.targets.pixels import NormalisedPixels, Pixels
 from tubelet.video.sample import Segments, Span, Strided
 from tubelet.weights.fit import check_fit
-from tubelet.weights.imported import DECODER, ENCODER, Imported
+from tubelet.weights.imported import DECODER, Imported, encoder_state
 from tubelet.weights.names import names_text
 from tubelet.weights.places import CHECKPOINTS, CLASSES_FILE, MODEL_FILE, MODEL_FOLDER, RECIPE_FILE
 from tubelet.weights.shapes import Given, Hints, decoder_spec, encoder_spec, trained_clip
@@ -132,7 +132,7 @@ def _check_hints(hints: Hints, recipe: PretrainRecipe | FinetuneRecipe, file: Pa
         "frames it was trained with": (hints.frames, recipe.clip.frames),
         "size it was trained with": (hints.size, recipe.clip.size),
     }
-    if isinstance(recipe, PretrainRecipe):
+    if isinstance(recipe, PretrainRecipe) and isinstance(recipe.model, MaskedAutoencoderSpec):
         stated["decoder heads"] = (hints.decoder_heads, recipe.model.decoder.heads)
     for what, (hint, known) in stated.items():
         if hint not in (None, known):
@@ -155,11 +155,11 @@ def _check_tensors(imported: Imported) -> None:
     with step_rng(0, 0), torch.device("meta"):
         if isinstance(recipe, FinetuneRecipe) and imported.has_head:
             module: nn.Module = recipe.model.build(recipe.clip, _classes(imported))
-        elif isinstance(recipe, PretrainRecipe) and imported.has_decoder:
+        elif isinstance(recipe, PretrainRecipe) and (imported.has_decoder or imported.predicts):
             module = recipe.model.build(recipe.clip, recipe.target)
         else:
             module = ViT(recipe.model.encoder, recipe.clip, final_norm="encoder.norm.weight" in state)
-            state = {name.removeprefix(ENCODER): t for name, t in state.items() if name.startswith(ENCODER)}
+            state = encoder_state(state)
     check_fit(state, module.state_dict(), file)
 
 

@@ -9,13 +9,14 @@ from torch import nn
 
 from tubelet.methods.autoencoder import MaskedAutoencoder
 from tubelet.methods.classifier import Classifier
+from tubelet.methods.predictor import MaskedPredictor
 from tubelet.models.vit import ViT
 from tubelet.nn.position import stretch
 from tubelet.recipe import FreshHead, SameClasses, StartHead
 from tubelet.types import ClipShape
 from tubelet.weights.fit import check_fit
 from tubelet.weights.head import mapped_head
-from tubelet.weights.imported import ENCODER, POSITIONS
+from tubelet.weights.imported import ENCODER, MASK_TOKEN, POSITIONS, encoder_state
 from tubelet.weights.names import Names
 from tubelet.weights.places import weights_file as weights_file
 from tubelet.weights.rename import State
@@ -38,7 +39,7 @@ class Started:
 
 
 def all_weights(path: Path) -> State:
-    """Every tensor under the names of our `MaskedAutoencoder` or `Classifier`, whatever the origin.
+    """Every tensor under the names of our methods, whatever the origin.
 
     ValueError where the file is missing, cut short, of another model, or wants to run code.
     """
@@ -47,7 +48,7 @@ def all_weights(path: Path) -> State:
 
 def encoder_weights(path: Path) -> State:
     """The tensors of the encoder, by their names in `ViT`; the final norm is among them where the file has one."""
-    return {name.removeprefix(ENCODER): t for name, t in all_weights(path).items() if name.startswith(ENCODER)}
+    return encoder_state(all_weights(path))
 
 
 def start_classifier(
@@ -87,9 +88,8 @@ def classifier_state(
         notes = (*notes, *said)
     wanted = classifier.state_dict()
     final_norm = isinstance(classifier.encoder.norm, nn.LayerNorm)
-    used = {
-        n: t for n, t in state.items() if n.startswith(ENCODER) and (final_norm or not n.startswith("encoder.norm."))
-    }
+    left = (MASK_TOKEN,) if final_norm else (MASK_TOKEN, "encoder.norm.")
+    used = {n: t for n, t in state.items() if n.startswith(ENCODER) and not n.startswith(left)}
     used |= taken
     fresh = tuple(n for n in wanted if n not in used and (not n.startswith(ENCODER) or n.startswith("encoder.norm.")))
     check_fit(used, {n: t for n, t in wanted.items() if n not in fresh}, source.file)
@@ -99,8 +99,8 @@ def classifier_state(
 
 def whole_state(method: nn.Module, path: Path) -> tuple[State, Started]:
     """What `start_whole` loads, and its errors. The method may be on the meta device."""
-    source = read_source(path)
-    state, notes = _placed(source, method.encoder) if isinstance(method, MaskedAutoencoder) else (source.state, ())
+    source, masked = read_source(path), (MaskedAutoencoder, MaskedPredictor)
+    state, notes = _placed(source, method.encoder) if isinstance(method, masked) else (source.state, ())
     check_fit(state, method.state_dict(), source.file)
     return state, Started(source.file, tuple(state), source.dropped, (), (*source.notes, *notes))
 

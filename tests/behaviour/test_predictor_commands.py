@@ -1,0 +1,169 @@
+"""A masked predictor from the command line: pretrain, resume, fine-tune, embed, reconstruct, plan; what it refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import tubelet
+from ranks import run_ranks
+from toy_labelled import labelled_folder
+from toy_run import CLIP, VIT, Notes, finetune_recipe, killer, log_lines, pretrain_recipe, records
+from tubelet.cli import main
+from tubelet.methods.classifier import ClassifierSpec
+from tubelet.methods.predictor import MaskedPredictorSpec
+from tubelet.recipe import (
+    FinetuneRecipe,
+    PretrainRecipe,
+    ProgressiveRecipe,
+    Stage,
+    override,
+    resolved,
+    write_recipe,
+)
+from tubelet.spec import replace
+from tubelet.train.checkpoint import saved
+from tubelet.train.pretrain import pretrain
+from tubelet.train.signals import Interrupted
+from tubelet.types import ClipShape
+from tubelet.weights.start import classifier_state
+
+MODEL = ("model.encoder.width=24", "model.encoder.depth=2", "model.encoder.heads=2", "model.encoder.patch=8")
+SHAPE = ("clip.frames=4", "clip.size=32", "data.workers=0", "run.device=cpu", "run.precision=fp32", "run.threads=1")
+SHORT = ("run.batch_size=2", "schedule.epochs=1", "schedule.warmup_epochs=0")
+
+
+def recipe(videos: Path, *changes: str) -> PretrainRecipe:
+    """Clips of 4 frames of 32 x 32, a grid of 2 x 4 x 4."""
+    toy = replace(
+        pretrain_recipe(), clip=ClipShape(frames=CLIP.frames, size=32), model=MaskedPredictorSpec(encoder=VIT)
+    )
+    fixed = ("mask=cube", f"data.videos={videos}", "data.sampler={kind: strided, stride: 1}")
+    return override(toy, [*fixed, *changes])
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return labelled_folder(tmp_path_factory.mktemp("videos"), each=4)
+
+
+@pytest.fixture(scope="module")
+def trained(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 6 steps through the command line."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_recipe(recipe(videos), folder / "toy.yaml")
+    say("pretrain", str(folder / "toy.yaml"), "--data", str(videos), "--out", str(folder / "run"))
+    return folder / "run"
+
+
+def say(*words: str, code: int = 0) -> str:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), pytest.raises(SystemExit) as stop:
+        main(list(words))
+    assert (stop.value.code or 0) == code, out.getvalue()
+    return out.getvalue()
+
+
+def test_a_run_is_written_whole(trained: Path) -> None:
+    names = set(load_file(trained / "model/model.safetensors"))
+    assert {"encoder.mask_token", "prediction_head.weight"} <= names
+    assert not [name for name in names if name.startswith("decoder.")]
+    assert len(log_lines(trained)) == 6
+
+
+@pytest.mark.parametrize("rule", ["cube", "block_tube", "tube", "random", "{kind: frame, ratio: 0.5, count: nearest}"])
+def test_stopping_and_going_on_changes_nothing(rule: str, videos: Path, tmp_path: Path) -> None:
+    toy = recipe(videos, f"mask={rule}", "mask.ratio=0.5", "schedule.epochs=2", "run.accumulate=2")
+    pretrain(toy, tmp_path / "whole", Notes())
+    with pytest.raises(Interrupted):
+        pretrain(toy, tmp_path / "parts", Notes(act=killer(2, signal.SIGINT)))
+    pretrain(toy, tmp_path / "parts", Notes())
+    assert log_lines(tmp_path / "whole") == log_lines(tmp_path / "parts")
+    one, other = (load_file(saved(tmp_path / run)[-1] / "model.safetensors") for run in ("whole", "parts"))
+    assert one.keys() == other.keys()
+    assert all(one[name].equal(other[name]) for name in one)
+
+
+def test_fine_tuning_takes_its_encoder_and_lists_what_it_leaves(trained: Path, videos: Path, tmp_path: Path) -> None:
+    training = ("--train", str(videos), "--val", str(videos), "--start", str(trained), "--out", str(tmp_path / "fine"))
+    said = say("finetune", "videomae-ti-cpu-finetune", *training, *MODEL, *SHAPE, *SHORT, "optim.lr=1e-12")
+    assert "5 of the file not used" in said
+    with torch.device("meta"):
+        classifier = ClassifierSpec(encoder=VIT).build(ClipShape(frames=4, size=32), 2)
+    _, started = classifier_state(classifier, trained)
+    heads = {"prediction_head.weight", "prediction_head.bias"}
+    assert set(started.dropped) == {"encoder.mask_token", "encoder.norm.weight", "encoder.norm.bias", *heads}
+    before, after = (load_file(run / "model/model.safetensors") for run in (trained, tmp_path / "fine"))
+    assert "encoder.mask_token" not in after
+    weight = "encoder.patch_embed.weight"
+    assert torch.allclose(after[weight], before[weight], rtol=0, atol=1e-6)
+
+
+def test_embed_reconstruct_inspect_and_plan_know_it(trained: Path, videos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store.parquet"
+    say("embed", str(videos), "--from", str(trained), "--out", str(store), "--device", "cpu")
+    assert store.is_file()
+    say("reconstruct", str(videos / "dark/0.mp4"), "--from", str(trained), "-o", str(tmp_path / "strip.png"))
+    assert (tmp_path / "strip.png").is_file()
+    assert "decoder" in say("weights", "inspect", str(trained))
+    text = say("plan", str(trained / "recipe.yaml"), "--steps", "0", "--device", "H100")
+    assert "mask tokens" in text
+    assert "head" in text
+
+
+def test_another_run_may_start_from_it(trained: Path, videos: Path, tmp_path: Path) -> None:
+    notes = Notes()
+    pretrain(recipe(videos, f"start={trained}", "schedule.epochs=1", "schedule.warmup_epochs=0"), tmp_path, notes)
+    assert any(str(trained) in line for line in notes.lines)
+
+
+def test_what_needs_a_decoder_is_refused_in_one_line(trained: Path, videos: Path, tmp_path: Path) -> None:
+    said = say("weights", "export", str(trained), "--out", str(tmp_path / "hf"), "--to", "huggingface", code=2)
+    assert "masked predictor" in said
+    write_recipe(pretrain_recipe(f"start={trained}", f"data.videos={videos}"), tmp_path / "auto.yaml")
+    said = say("pretrain", str(tmp_path / "auto.yaml"), "--out", str(tmp_path / "run"), code=2)
+    assert len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "run/model").exists()
+
+
+def test_stages_of_both_shapes_do_not_follow_each_other(videos: Path) -> None:
+    first, tuned = recipe(videos), finetune_recipe()
+    second = replace(pretrain_recipe(), clip=first.clip)
+
+    def stages(*recipes: PretrainRecipe | FinetuneRecipe) -> ProgressiveRecipe:
+        named = [Stage(name=f"stage{place}", recipe=one, evaluate=False) for place, one in enumerate(recipes)]
+        return resolved(ProgressiveRecipe(name="two", stages=tuple(named)), lambda name: first)
+
+    assert len(stages(first, replace(tuned, clip=first.clip)).stages) == 2
+    with pytest.raises(ValueError, match="is a masked_autoencoder and cannot start from 'stage0', a masked_pred"):
+        stages(first, second)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_ranks_give_the_losses_of_one_process(parallel: str, videos: Path, tmp_path: Path) -> None:
+    """Each rank pads to the most of its own clips, and weighs them by all that are hidden."""
+    toy = recipe(videos, "mask.ratio=0.6", "schedule.epochs=2", f"run.parallel={parallel}")
+    pretrain(toy, tmp_path / "one", Notes())
+
+    def work(rank: int) -> None:
+        del rank
+        pretrain(toy, tmp_path / "two", Notes())
+
+    ranks = run_ranks(2, work, tmp_path / "said")
+    assert [rank.code for rank in ranks] == [0, 0], "\n".join(rank.text for rank in ranks)
+    one, two = ([record["loss"] for record in records(tmp_path / run)] for run in ("one", "two"))
+    assert len(one) == 4
+    assert two == pytest.approx(one, rel=1e-6)
+
+
+def test_load_gives_its_tokens(trained: Path) -> None:
+    model = tubelet.load(trained, device="cpu")
+    clip = torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8)
+    assert model.encode(clip).tokens.shape == (1, 32, 24)
+    assert model.reconstruct(clip).original.shape == (4, 32, 32, 3)
