@@ -67,7 +67,8 @@ class ViT(nn.Module):
         super().__init__()
         self.spec = spec
         self.clip = clip
-        self.grid = clip.grid(spec.cube)
+        self.grid = self.out_grid = clip.grid(spec.cube)
+        self.out_width, self.out_heads = spec.width, spec.heads
         self.normalise = Normalise()
         self.patch_embed = CubeEmbed(spec.width, spec.cube)
         if spec.learnable_positions:

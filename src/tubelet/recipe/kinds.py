@@ -15,7 +15,8 @@ from tubelet.nn.mixing import Mixing
 from tubelet.recipe.data import Data, LabelledData
 from tubelet.recipe.run import Optim, Run, Schedule, Views
 from tubelet.spec import Spec
-from tubelet.targets.pixels import NormalisedPixels, Target
+from tubelet.targets.kinds import Target
+from tubelet.targets.pixels import NormalisedPixels
 from tubelet.types import ClipShape
 
 

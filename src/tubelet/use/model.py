@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tubelet.eval.reconstruct import Reconstruction, reconstruct_clip
 from tubelet.methods.autoencoder import MaskedAutoencoder
 from tubelet.methods.classifier import Classifier
+from tubelet.models.encoders import Encoder
 from tubelet.models.vit import ViT
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, Run
 from tubelet.rng import generator
@@ -73,7 +74,7 @@ class Model:
         self.autoencoder: MaskedAutoencoder | None = None
         if isinstance(imported.recipe, FinetuneRecipe) and imported.has_head:
             self.classifier = imported.build_classifier().to(device)
-            self.encoder: ViT = self.classifier.encoder
+            self.encoder: Encoder = self.classifier.encoder
         elif isinstance(imported.recipe, PretrainRecipe) and imported.has_decoder:
             self.autoencoder = imported.build_autoencoder().to(device)
             self.encoder = self.autoencoder.encoder
@@ -91,12 +92,12 @@ class Model:
     @property
     def width(self) -> int:
         """Length D of a token."""
-        return self.encoder.spec.width
+        return self.encoder.out_width
 
     @property
     def vector_width(self) -> int:
         """Length of a clip's vector."""
-        grid = self.encoder.grid
+        grid = self.encoder.out_grid
         return self.width if self.pooling == "mean" else (grid.t - 1) * grid.h * grid.w
 
     @property
@@ -112,8 +113,13 @@ class Model:
         final norm. `tubelet.use.pooling` has the other one.
         """
         with self._computing():
-            tokens = self.encoder(self._batch(clips))
-            pooled = POOLINGS[self.pooling](tokens, self.encoder.grid, self.classifier)
+            batch = self._batch(clips)
+            if self.classifier is None:
+                tokens = self.encoder(batch)
+                read = tokens.mean(1)
+            else:
+                tokens, read = self.classifier.tokens_and_features(batch)
+            pooled = POOLINGS[self.pooling](tokens, self.encoder.out_grid, read)
             return Encoded(tokens.float(), pooled.float())
 
     def pool(self, clips: Num[Tensor, "*B C T H W"]) -> Float[Tensor, "B width"]:
@@ -139,7 +145,7 @@ class Model:
         batch = self._batch(clip)
         if len(batch) != 1:
             raise ValueError(f"reconstruct takes one clip, got {len(batch)}")
-        drawn = mask or _draw(self.recipe, self.encoder, seed)
+        drawn = mask or _draw(self.recipe, self.autoencoder.encoder, seed)
         placed = Mask(drawn.hidden.to(self.device), drawn.decoded.to(self.device))
         with self._computing():
             return reconstruct_clip(self.autoencoder, batch, placed, true_statistics=true_statistics)

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from torch import nn
 
 from tubelet.methods.autoencoder import MaskedAutoencoder
 from tubelet.methods.classifier import Classifier
-from tubelet.models.vit import ViT
+from tubelet.models.encoders import Encoder
+from tubelet.models.mvit import MViT
 from tubelet.nn.position import stretch
 from tubelet.types import ClipShape
 from tubelet.weights.fit import check_fit
 from tubelet.weights.imported import ENCODER, POSITIONS
+from tubelet.weights.multiscale import check_widening
 from tubelet.weights.places import weights_file as weights_file
 from tubelet.weights.rename import State
 from tubelet.weights.shapes import USUAL
 from tubelet.weights.source import Source, read_source
+from tubelet.weights.tables import with_stretched_tables
+
+MASK_TOKEN: Final = "encoder.mask_token"
+"""Nothing is hidden from a classifier."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,8 @@ def start_classifier(classifier: Classifier, path: Path) -> Started:
     state, notes = _placed(source, classifier.encoder)
     wanted = classifier.state_dict()
     final_norm = isinstance(classifier.encoder.norm, nn.LayerNorm)
-    used = {
-        n: t for n, t in state.items() if n.startswith(ENCODER) and (final_norm or not n.startswith("encoder.norm."))
-    }
+    left = (MASK_TOKEN,) if final_norm else (MASK_TOKEN, "encoder.norm.")
+    used = {n: t for n, t in state.items() if n.startswith(ENCODER) and not n.startswith(left)}
     fresh = tuple(n for n in wanted if not n.startswith(ENCODER) or (n.startswith("encoder.norm.") and n not in used))
     check_fit(used, {n: t for n, t in wanted.items() if n not in fresh}, source.file)
     classifier.load_state_dict(used, strict=False)
@@ -80,8 +86,11 @@ def start_whole(method: nn.Module, path: Path) -> Started:
     return Started(source.file, tuple(state), source.dropped, (), (*source.notes, *notes))
 
 
-def _placed(source: Source, encoder: ViT) -> tuple[State, tuple[str, ...]]:
+def _placed(source: Source, encoder: Encoder) -> tuple[State, tuple[str, ...]]:
     """The state with positions for the clips of this encoder; notes where they were trained for others."""
+    if isinstance(encoder, MViT):
+        check_widening(source.state, encoder.spec, source.file)
+        return with_stretched_tables(source.state, {ENCODER + n: t for n, t in encoder.state_dict().items()})
     trained = source.clip
     if trained is None and source.is_released:
         trained = USUAL
