@@ -2,6 +2,7 @@
 
 python benchmarks/step.py           both precisions, 9 repeats, appended to results/step.jsonl
 python benchmarks/step.py --quick   bf16 alone, 3 repeats, nothing appended
+python benchmarks/step.py --dual    our step with dual masking against ours without (benchmarks/dual.py)
 The peer runs with SDPA and with its own attention; the better of the two counts. Ends with `ratio N.NN`.
 """
 
@@ -37,6 +38,11 @@ TOLERANCE: Final = {"fp32": 1e-5, "bf16": 1e-2}
 
 def main() -> None:
     options = read_options()
+    if options.dual:
+        from dual import run  # it needs this file
+
+        run(options)
+        return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     method, batch, pixels, hidden = ours(options.size, options.batch, device)
     peers = {name: peer(method, name, device) for name in ("sdpa", "eager")}
@@ -66,6 +72,7 @@ def main() -> None:
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--dual", action="store_true", help="dual masking against decoding all hidden tokens")
     parser.add_argument("--size", choices=SIZES, default="b")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=9)

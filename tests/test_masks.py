@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from tubelet.masks import All, Frame, MaskRule, Random, Tube
+from tubelet.masks import All, DecodeRule, Frame, FrameDecode, MaskRule, Random, RandomDecode, RunningCell, Tube, scored
 from tubelet.types import Grid
 
 RULES = [Tube(), Random(), Frame()]
@@ -88,3 +88,89 @@ def test_all_decodes_what_is_hidden() -> None:
     decoded = All()(Grid(2, 4, 4), hidden, np.random.default_rng(0))
     assert np.array_equal(decoded, hidden)
     assert decoded is not hidden
+
+
+DECODE = [RunningCell(), FrameDecode(), RandomDecode()]
+
+
+def decode(
+    rule: RunningCell | FrameDecode | RandomDecode, grid: Grid, hidden: np.ndarray | None = None, seed: int = 0
+) -> np.ndarray:
+    nothing = np.zeros(grid, dtype=np.bool_)
+    return rule(grid, nothing if hidden is None else hidden, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize(("tokens", "rule"), [(Grid(8, 14, 14), Tube(ratio=0.9))])
+def test_dual_masking_counts_are_those_of_the_paper(tokens: Grid, rule: Tube) -> None:
+    """784 decoded, 704 of them hidden, in every sample."""
+    for seed in range(20):
+        hidden = draw(rule, tokens, seed)
+        decoded = decode(RunningCell(ratio=0.5), tokens, hidden, seed)
+        assert decoded.sum() == 784
+        assert scored(hidden, decoded, "hidden").sum() == 704
+        assert scored(hidden, decoded, "decoded").sum() == 784
+
+
+@given(
+    st.sampled_from([0.25, 0.3, 0.5, 0.6, 0.75, 0.9]),
+    st.floats(0.3, 0.95),
+    *(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)),
+)
+@settings(max_examples=80, deadline=None)
+def test_running_cell_counts_agree_in_every_sample(ratio: float, hides: float, t: int, h: int, w: int) -> None:
+    """Over four time steps every place is decoded equally often, so each tube has equally many scored tokens."""
+    grid = Grid(4 * t, 2 * h, 2 * w)
+    if int(hides * grid.h * grid.w) == 0:
+        return
+    out, counts = int(4 * ratio), set()
+    for seed in range(6):
+        hidden = draw(Tube(ratio=hides), grid, seed)
+        decoded = decode(RunningCell(ratio=ratio), grid, hidden, seed)
+        assert (decoded.sum(0) == t * (4 - out)).all()
+        counts.add((int(decoded.sum()), int((decoded & hidden).sum())))
+    tubes = int(hides * grid.h * grid.w)
+    assert counts == {(grid.tokens * (4 - out) // 4, tubes * t * (4 - out))}
+
+
+def test_running_cell_moves_by_one_place_a_step() -> None:
+    cell = RunningCell(ratio=0.5).pattern(Grid(5, 2, 2), 0)
+    left_out = [(~step).astype(int).tolist() for step in cell]
+    assert left_out[:4] == [[[1, 0], [0, 1]], [[0, 0], [1, 1]], [[0, 1], [1, 0]], [[1, 1], [0, 0]]]
+    assert left_out[4] == left_out[0]
+
+
+def test_all_four_running_cell_patterns_are_drawn() -> None:
+    grid = Grid(2, 4, 4)
+    patterns = [RunningCell().pattern(grid, start).tobytes() for start in range(4)]
+    assert len(set(patterns)) == 4
+    drawn = [patterns.index(decode(RunningCell(), grid, seed=seed).tobytes()) for seed in range(400)]
+    assert min(np.bincount(drawn, minlength=4)) > 70
+
+
+def test_frame_and_random_decode_leave_out_their_share() -> None:
+    grid = Grid(8, 4, 4)
+    steps = decode(FrameDecode(ratio=0.25), grid).reshape(8, -1).mean(1)
+    assert sorted(steps.tolist()) == [0.0] * 2 + [1.0] * 6
+    assert decode(RandomDecode(ratio=0.25), grid).sum() == 96
+    assert decode(RandomDecode(ratio=0.25), grid).std(0).max() > 0
+
+
+@pytest.mark.parametrize("rule", DECODE, ids=lambda rule: rule.kind)
+def test_decode_rules_follow_the_seed(rule: RunningCell | FrameDecode | RandomDecode) -> None:
+    grid = Grid(8, 8, 8)
+    draws = [decode(rule, grid, seed=seed).tobytes() for seed in range(12)]
+    assert draws == [decode(rule, grid, seed=seed).tobytes() for seed in range(12)]
+    assert len(set(draws)) > 2
+
+
+def test_decode_rules_refuse_what_cannot_be() -> None:
+    with pytest.raises(ValueError, match="3 x 4 tokens have no whole cells of 2 x 2"):
+        decode(RunningCell(), Grid(4, 3, 4))
+    with pytest.raises(ValidationError, match="leaves out none"):
+        RunningCell(ratio=0.2)
+    with pytest.raises(ValueError, match=r"decode frame: ratio 0.1 of 4 places leaves out nothing"):
+        decode(FrameDecode(ratio=0.1), Grid(4, 4, 4))
+
+
+def test_a_decode_rule_is_named_by_its_kind_alone() -> None:
+    assert TypeAdapter(DecodeRule).validate_python("running_cell") == RunningCell()

@@ -78,22 +78,23 @@ class Clips:
 
 @dataclass(frozen=True)
 class Mask:
-    """Which tokens are hidden from the encoder and which the decoder predicts, bool [B,t,h,w].
+    """Which tokens are hidden from the encoder, which the decoder predicts and which enter the loss, bool [B,t,h,w].
 
-    True in `hidden` means the encoder must not see the token; this is the only polarity.
+    True in `hidden` means the encoder must not see the token; this is the only polarity. `scored` is
+    `hidden & decoded` unless it is given; only decoded tokens can be scored.
     """
 
     hidden: Bool[Tensor, "B t h w"]
     decoded: Bool[Tensor, "B t h w"]
+    scored: Bool[Tensor, "B t h w"] = None  # type: ignore[assignment]  # filled in at once
 
     def __post_init__(self) -> None:
         if self.hidden.shape != self.decoded.shape or self.hidden.ndim != 4:
             raise ValueError(f"hidden {tuple(self.hidden.shape)} and decoded {tuple(self.decoded.shape)} differ")
-
-    @property
-    def scored(self) -> Bool[Tensor, "B t h w"]:
-        """Tokens that enter the loss."""
-        return self.hidden & self.decoded
+        if self.scored is None:
+            object.__setattr__(self, "scored", self.hidden & self.decoded)
+        elif self.scored.shape != self.decoded.shape:
+            raise ValueError(f"scored {tuple(self.scored.shape)} and decoded {tuple(self.decoded.shape)} differ")
 
     def split(self) -> Split:
         """Index form, raster order. Seen counts must agree over the batch; decoded ones are padded with weight 0."""
@@ -105,7 +106,7 @@ class Mask:
         wanted_count = int(decoded.sum(1).max())
         seen = torch.argsort(hidden.int(), dim=1, stable=True)[:, : int(seen_count[0])]
         wanted = torch.argsort((~decoded).int(), dim=1, stable=True)[:, :wanted_count]
-        weight = (hidden & decoded).gather(1, wanted).float()
+        weight = (self.scored & self.decoded).flatten(1).gather(1, wanted).float()
         return Split(seen, wanted, weight)
 
 

@@ -30,9 +30,10 @@ from tubelet.data.dataset import Sample
 from tubelet.recipe import override, to_yaml
 from tubelet.train import checkpoint, pulse
 from tubelet.train.checkpoint import MODEL, saved
-from tubelet.train.distributed import place
+from tubelet.train.distributed import joined, place
 from tubelet.train.job import Job
 from tubelet.train.loop import fit
+from tubelet.train.spread import whole as together
 from tubelet.types import Batch, Output
 
 BUILDERS = {"pretrain": pretrain_job, "finetune": finetune_job}
@@ -52,10 +53,10 @@ def spread(kind: str, out: Path, *changes: str, world: int = 2, **options: Any) 
 
     def work(rank: int) -> None:
         job = BUILDERS[kind](out, *TWELVE, *changes, **options)
-        fit(job, Notes())
-        torch.save(job.method.state_dict(), out.parent / f"{out.name}-{rank}.pt")
-        if job.ema is not None:
-            torch.save(job.ema.average.state_dict(), out.parent / f"{out.name}-{rank}-average.pt")
+        with joined(job.recipe.run, print):  # the ranks are together until the rows are, too
+            fit(job, Notes())
+            held = {name: together(value.detach()) for name, value in job.method.state_dict().items()}
+        torch.save(held, out.parent / f"{out.name}-{rank}.pt")
 
     return run_ranks(world, work, out.parent / "said")
 

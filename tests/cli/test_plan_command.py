@@ -29,6 +29,9 @@ def test_text_has_all_that_was_asked(capsys: pytest.CaptureFixture[str]) -> None
         "ddp: ",
         "fsdp: ",
         "run.accumulate=1 is enough",
+        "the decoder too (model.decoder.checkpointing=true)",
+        "1 x H100: one clip in a piece",
+        "the first process holds all weights, 0.38 GB",
         "93,600 steps, 117 an epoch",
         "device hours",
     ):
@@ -43,6 +46,8 @@ def test_json_has_the_same_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["devices"]["assumed_mfu"] == 0.3
     assert [one["form"] for one in facts["memory"]] == ["ddp", "fsdp"]
     assert facts["peak_bytes"]["recomputed"] < facts["peak_bytes"]["kept"] == facts["memory"][0]["memory"]["peak"]
+    assert facts["peak_bytes"]["recomputed_with_decoder"] < facts["peak_bytes"]["recomputed"]
+    assert facts["fewest"]["count"] == 1
     assert facts["course"]["steps"] == 93_600
     assert facts["measured"] is None
 

@@ -106,7 +106,7 @@ def test_samples_have_the_promised_shapes(videos: tuple[VideoRef, ...]) -> None:
     assert item.video.shape == (2, 3, 4, 32, 32)
     assert item.video.dtype == torch.uint8
     assert item.masks is not None
-    assert item.masks.shape == (2, 2, *GRID)
+    assert item.masks.shape == (2, 3, *GRID)
     assert sample(ClipDataset(videos, replace(PLAN, masks=None)), 0, 0).masks is None
 
 
@@ -213,8 +213,8 @@ def test_frames_of_a_single_clip_are_not_copied(videos: tuple[VideoRef, ...], mo
     read = module.FrameReader(CLIP, cache=None)
     given: list[Any] = []
 
-    def remember(path: Path, choose: Any) -> Any:
-        given.append(read(path, choose))
+    def remember(path: Path, choose: Any, part: Any) -> Any:
+        given.append(read(path, choose, part=part))
         return given[-1]
 
     def augmented(self: Augment, frames: Any, size: int, rng: np.random.Generator) -> torch.Tensor:

@@ -1,8 +1,9 @@
 """What the pages tell a reader to type works: commands are run on small data with a tiny model, page by page.
 
 A block ```bash is run, `tubelet` lines only, in order, in one folder per page. A block ```bash no-test REASON is
-parsed only: command, options, recipe names and changes must exist. ```python blocks of a page are run between them, in
-one namespace, and test functions defined in them are called at the end.
+parsed only: command, options, recipe names and changes must exist. A block ```yaml FILE.yaml is written to that file.
+```python blocks of a page are run between them, in one namespace, and test functions defined in them are called at the
+end.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ TINY = (
     *("run.batch_size=4", "run.device=cpu", "run.precision=fp32", "run.threads=1", "data.workers=0"),
 )
 TINY_DECODER = ("model.decoder.width=16", "model.decoder.depth=1", "model.decoder.heads=2")
-SHRINK = {"pretrain": (*TINY, *TINY_DECODER), "finetune": TINY}
+TINY_STAGES = (*(f"all.{change}" for change in TINY), *(f"pretrain.{change}" for change in TINY_DECODER))
+SHRINK = {"pretrain": (*TINY, *TINY_DECODER), "finetune": TINY, "run": TINY_STAGES}
 PARSED_ONLY = {"demo"}  # has a test of its own
 OTHER_PROGRAMS = (
     *("git ", "cd ", "python3 -m venv ", ". ", "pip install ", "make ", "tensorboard ", "torchrun "),
@@ -113,6 +115,8 @@ def test_page_works(page: Path, reader: Path) -> None:
             for words in block.commands():
                 if words[0] not in PARSED_ONLY:
                     run(words)
+        if block.language == "yaml" and block.note.endswith(".yaml"):
+            Path(block.note).write_text(block.text)
         if block.is_run and block.language == "python":
             exec(compile(block.text, str(page), "exec", dont_inherit=True), names)
     for name, value in list(names.items()):
@@ -217,7 +221,11 @@ def parsed(arguments: list[str]) -> dict[str, Any]:
 def assert_recipe_fits(parameters: dict[str, Any]) -> None:
     """The recipe exists, and takes the changes as they stand on the page."""
     from tubelet.cli.common import load_any_recipe
+    from tubelet.recipe import change_stages
+    from tubelet.recipes.progressive import PROGRESSIVE
 
     name = parameters.get("recipe") or parameters.get("name")
-    if name is not None and not str(name).endswith(".yaml"):
+    if name in PROGRESSIVE:
+        change_stages(PROGRESSIVE[name](), list(parameters.get("changes") or ()))
+    elif name is not None and not str(name).endswith(".yaml"):
         load_any_recipe(str(name), list(parameters.get("changes") or ()))

@@ -64,6 +64,13 @@ def test_labels_are_matched_by_name_where_a_test_folder_lacks_a_class() -> None:
     assert [video.label for video in relabelled(test, learnt)] == [0, 2, 0]
 
 
+def test_names_match_without_case_and_underscores_unless_that_is_all_they_differ_in() -> None:
+    test = manifest([0, 1], ("Golf_Driving", "high jump"))
+    assert [video.label for video in relabelled(test, ("high jump", "golf driving"))] == [1, 0]
+    with pytest.raises(ValueError, match="class 'Golf_Driving' is none of the classes learnt"):
+        relabelled(test, ("high jump", "golf driving", "GOLF driving"))
+
+
 def test_an_unknown_class_of_a_test_set_is_refused() -> None:
     with pytest.raises(ValueError, match=r"line 2: class 'grown' is none of the classes learnt; did you mean 'grow'"):
         relabelled(manifest([0, 1], ("bounce", "grown")), ("bounce", "grow"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tubelet.masks import Frame, Random, Tube
+from tubelet.masks import Frame, FrameDecode, LossOn, Random, RandomDecode, RunningCell, Tube, scored
 from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
@@ -125,3 +125,40 @@ def test_sizes_have_the_published_number_of_parameters(encoder: ViTSpec, decoder
     with torch.device("meta"):
         method = MaskedAutoencoderSpec(encoder=encoder, decoder=decoder).build(ClipShape(), NormalisedPixels())
     assert round(sum(value.numel() for value in method.parameters()) / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize("rule", [RunningCell(), FrameDecode(), RandomDecode(ratio=0.6)], ids=lambda rule: rule.kind)
+@pytest.mark.parametrize("loss_on", ["hidden", "decoded"])
+def test_dual_masking_is_a_weighted_mean_over_what_is_scored(
+    rule: RunningCell | FrameDecode | RandomDecode, loss_on: LossOn
+) -> None:
+    """Against the errors of a pass that decodes every token one by one."""
+    method, rng = build(), np.random.default_rng(1)
+    hidden = np.stack([Random(ratio=0.5)(GRID, rng) for _ in range(3)])
+    decoded = np.stack([rule(GRID, one, rng) for one in hidden])
+    chosen = np.stack([scored(*pair, loss_on) for pair in zip(hidden, decoded, strict=True)])
+    mask = Mask(*(torch.from_numpy(one) for one in (hidden, decoded, chosen)))
+    clips = batch(clips=3).clips
+    split = mask.split()
+    prediction = method.predict(clips["video"].video, split)
+    truth = method.target.rows(clips["video"].video, split.wanted, method.encoder.spec.cube)
+    errors = [
+        float((prediction[clip, row] - truth[clip, row]).square().mean().detach())
+        for clip in range(3)
+        for row, token in enumerate(split.wanted[clip].tolist())
+        if chosen[clip].ravel()[token]
+    ]
+    data = Batch(clips, {"video": split})
+    assert float(method(data).loss.detach()) == pytest.approx(float(np.mean(errors)), rel=1e-5)
+    assert method.count(data) == chosen.sum() == len(errors)
+    assert (chosen & ~hidden).any() == (loss_on == "decoded")
+
+
+def test_tokens_that_are_padded_or_not_decoded_never_enter_the_loss() -> None:
+    hidden = torch.zeros(2, *GRID, dtype=torch.bool)
+    hidden[:, 0] = True
+    decoded = torch.zeros_like(hidden)
+    decoded[0, 0, 0] = decoded[1, 1] = True  # 4 and 16 tokens: the first clip is padded
+    split = Mask(hidden, decoded, decoded).split()
+    assert split.weight.sum(1).tolist() == [4.0, 16.0]
+    assert Mask(hidden, decoded).split().weight.sum(1).tolist() == [4.0, 0.0]

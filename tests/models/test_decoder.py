@@ -30,6 +30,20 @@ def test_fast_and_plain_path_agree(depth: int) -> None:
     torch.testing.assert_close(first, second, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("checkpointing", [1, True])
+def test_checkpointing_changes_neither_output_nor_gradient(checkpointing: bool | int) -> None:
+    """The first of three blocks, or all with the last one, which reads fewer rows: bit for bit."""
+    plain, tokens = decoder(3), torch.randn(2, 3, 16, requires_grad=True)
+    spec = DecoderSpec(width=12, depth=3, heads=3, layer_scale=0.5, checkpointing=checkpointing)
+    again = Decoder(spec, GRID, encoder_width=16, target_width=10)
+    again.load_state_dict(plain.state_dict())
+    found = []
+    for model in (plain, again):
+        out = model(tokens, split())
+        found.append([out, *torch.autograd.grad(out.square().sum(), [tokens, *model.parameters()])])
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
 def test_predictions_follow_the_order_of_wanted() -> None:
     model, tokens, one = decoder(), torch.randn(2, 3, 16), split()
     turned = Split(one.seen, one.wanted.flip(1), one.weight)

@@ -51,17 +51,32 @@ def test_bytes_and_floats_in_the_same_range_agree() -> None:
 
 
 def test_checkpointing_changes_neither_output_nor_gradient() -> None:
+    """All blocks, or the first of two: bit for bit."""
     video = clips()
     found = []
-    for checkpointing in (False, True):
+    for checkpointing in (False, True, 1):
         with torch.random.fork_rng():
             torch.manual_seed(1)
             spec = ViTSpec(width=24, depth=2, heads=3, patch=8, drop_path=0.5, checkpointing=checkpointing)
             encoder = ViT(spec, CLIP, final_norm=True)
             tokens = encoder(video, seen())
             tokens.square().sum().backward()
-        found.append((tokens.detach(), encoder.patch_embed.weight.grad))
-    torch.testing.assert_close(found[0], found[1])
+        found.append((tokens.detach(), *(value.grad for value in encoder.parameters())))
+    for other in found[1:]:
+        torch.testing.assert_close(found[0], other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("checkpointing", "twice"), [(False, 0), (0, 0), (1, 1), (2, 2), (9, 3), (True, 3)])
+def test_so_many_blocks_run_again_in_backward(checkpointing: bool | int, twice: int) -> None:
+    spec = ViTSpec(width=24, depth=3, heads=3, patch=8, checkpointing=checkpointing)
+    encoder, calls = ViT(spec, CLIP, final_norm=True), list[int]()
+    for number in range(3):
+        norm = encoder.get_submodule(f"blocks.{number}.norm1")
+        norm.register_forward_hook(lambda *_, number=number: calls.append(number))
+    encoder(clips()).sum().backward()
+    assert sorted(calls) == sorted([0, 1, 2, *range(twice)])
+    encoder.eval()(clips())
+    assert len(calls) == 6 + twice
 
 
 def test_positions_are_saved_only_where_learnt() -> None:

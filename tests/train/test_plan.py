@@ -48,6 +48,33 @@ def test_forms_are_those_that_the_devices_allow() -> None:
     assert [holding.form for holding in plan_b(question=Question(device="L4")).holdings] == ["one device"]
 
 
+@pytest.mark.parametrize("depth", [32, 128])
+def test_the_fewest_devices_are_those_that_hold_a_step_and_no_fewer(depth: int) -> None:
+    base: Any = RECIPES["videomae-h-k400-1600-pretrain"]()
+    recipe = override(base, [f"model.encoder.depth={depth}"])
+    fewest = make_plan(recipe, Question(device="T4", count=64)).fewest
+    assert fewest is not None
+    assert 64 > fewest.count > 1
+    assert fewest.memory.peak <= 0.9 * 16e9
+    pieces = override(recipe, [f"run.accumulate={1024 // fewest.count}"])
+    assert make_plan(pieces, Question(device="T4", count=fewest.count)).holdings[-1].memory.peak == fewest.memory.peak
+    half = Question(device="T4", count=fewest.count // 2)
+    assert make_plan(pieces, half).holdings[-1].largest_piece == 0
+
+
+def test_where_not_one_clip_fits_no_number_of_devices_is_enough() -> None:
+    plan = plan_b("clip.frames=4096", question=Question(device="T4", count=8))
+    assert plan.fewest is None
+
+
+def test_the_decoder_may_be_recomputed_too() -> None:
+    plan = plan_b()
+    assert plan.lightest.peak < plan.recomputed.peak < plan.kept.peak
+    both = plan_b("model.encoder.checkpointing=true", "model.decoder.checkpointing=true")
+    assert both.holdings[0].memory.peak == plan.lightest.peak
+    assert plan_b("model.encoder.checkpointing=6").flops.executed < both.flops.executed
+
+
 @pytest.mark.parametrize(
     ("name", "millions"),
     [("videomae-b-k400-800-pretrain", {"encoder": 86.23, "total": 94.21}),

@@ -17,6 +17,7 @@ from tubelet.cli.pretrain import pretrain
 from tubelet.cli.probe import probe
 from tubelet.cli.recipes import recipes
 from tubelet.cli.reconstruct import reconstruct
+from tubelet.cli.run import run
 from tubelet.cli.search import search
 from tubelet.cli.weights import weights
 
@@ -45,7 +46,7 @@ def _root(
     """Masked video pre-training: from a folder of videos to an encoder, a classifier, embeddings."""
 
 
-_COMMANDS = (demo, check, prepare, plan, pretrain, finetune, evaluate, predict, reconstruct, embed, search, probe)
+_COMMANDS = (demo, check, prepare, plan, run, pretrain, finetune, evaluate, predict, reconstruct, embed, search, probe)
 for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(weights, name="weights")

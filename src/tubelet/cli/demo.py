@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from tubelet.cli.demo_run import DemoResult
+    from tubelet.recipes.demo import Demo
 
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for videos, runs and the report.")] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of videos, weights, order, clips, masks.")] = 0,
+    data_only: Annotated[bool, typer.Option("--data-only", help="Make the videos and their lists, no more.")] = False,
 ) -> None:
     """Make videos, pre-train, fine-tune, train the same from scratch, compare: ten minutes on two cores.
 
@@ -32,9 +34,27 @@ def demo(
     from tubelet.recipes.demo import demo as filled
 
     with training(out) as watch, videos_bar(watch.console) as on_videos:
+        if data_only:
+            _make_data(filled(out, seed=seed), out, on_videos)
+            return
         result = run_demo(filled(out, seed=seed), out, watch, on_videos=on_videos)
     Console().print(table(result))
     typer.echo(f"report: {result.report}")
+
+
+def _make_data(demo: Demo, out: Path, on_videos: Callable[[int, int], None]) -> None:
+    """The videos of the demo, and lists of them for `tubelet run demo-progressive`."""
+    from tubelet.data.synthetic_hybrid import write_hybrid
+    from tubelet.data.synthetic_set import make_dataset
+    from tubelet.recipes.demo import DATA
+    from tubelet.recipes.progressive import DEMO_DATA
+    from tubelet.train.machine import cores
+
+    made = make_dataset(out / DATA, demo.videos, workers=min(cores(), 8), on_progress=on_videos)
+    write_hybrid(made, demo.videos)
+    typer.echo(f"videos: {made.folder}")
+    if made.folder == DEMO_DATA:
+        typer.echo("next: tubelet run demo-progressive --out runs/demo-progressive")
 
 
 def table(result: DemoResult) -> RenderableType:

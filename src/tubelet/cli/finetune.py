@@ -24,12 +24,15 @@ def finetune(
     start: Annotated[
         str | None, typer.Option(help="Pre-trained run, checkpoint or weights; 'none' trains from scratch.")
     ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Learn from this classifier instead of the labels: a run, a file, a folder.")
+    ] = None,
     out: Out = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, order, clips, mixing.")] = None,
     fresh: Fresh = False,
     resume: Resume = False,
 ) -> None:
-    """Train a classifier on labelled videos, from pre-trained weights or from scratch.
+    """Train a classifier on labelled videos, from pre-trained weights or from scratch, or from a larger classifier.
 
     The final weights are kept, not those of the best epoch. A run folder that holds work is continued.
 
@@ -47,6 +50,7 @@ def finetune(
         {"data.train": train, "data.val": val, "data.root": root, "data.class_names": class_names, "seed": seed}
     )
     options += ["start=null"] if start == "none" else given({"start": start})
+    options += given({"distill.teacher": teacher})
     filled = load_recipe(recipe, [*(changes or []), *options], FinetuneRecipe)
     folder = out or Path("runs") / filled.name
     with training(folder) as watch:

@@ -58,8 +58,11 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "batch", _batch(plan)
     for holding in plan.holdings:
         yield from _holding(holding, plan.batch)
-    kept, recomputed = plan.kept.peak / _GB, plan.recomputed.peak / _GB
-    yield "", f"encoder kept {kept:.2f} GB, recomputed (model.encoder.checkpointing=true) {recomputed:.2f} GB"
+    yield "", _recomputed(plan)
+    yield "fewest", _fewest(plan)
+    if plan.equipment.count > 1:
+        whole = f"{4 * plan.parameters['total'] / _GB:.2f} GB"
+        yield "host", f"fsdp: the first process holds all weights, {whole}, at the start and when it writes model/"
     yield from _time(plan)
     for note in plan.notes:
         yield "note", note
@@ -105,6 +108,22 @@ def _holding(holding: Holding, batch: Batch) -> Iterator[tuple[str, str]]:
         largest = f"pieces of up to {holding.largest_piece:,} clips fit{enough}"
     yield "memory", f"{holding.form}: {memory.peak / _GB:.2f} GB at the {memory.moment}; {largest}"
     yield "", _contents(memory)
+
+
+def _recomputed(plan: Plan) -> str:
+    kept, recomputed, lightest = (one.peak / _GB for one in (plan.kept, plan.recomputed, plan.lightest))
+    text = f"encoder kept {kept:.2f} GB, recomputed (model.encoder.checkpointing=true) {recomputed:.2f} GB"
+    decoder = f", the decoder too (model.decoder.checkpointing=true) {lightest:.2f} GB"
+    return text + decoder if plan.shapes.decoder else text
+
+
+def _fewest(plan: Plan) -> str:
+    fewest, devices = plan.fewest, plan.equipment
+    if fewest is None:
+        return f"no number of {devices.name} holds it: one clip takes more memory than a device has"
+    shared = " with run.parallel=fsdp" if fewest.count > 1 else ""
+    fit = f"one clip in a piece {fewest.memory.peak / _GB:.2f} GB, pieces of up to {fewest.largest_piece:,} fit"
+    return f"{fewest.count} x {devices.name}{shared}: {fit}"
 
 
 def _contents(memory: Memory) -> str:
@@ -174,7 +193,11 @@ def _as_json(plan: Plan) -> str:
         },
         "batch": asdict(plan.batch),
         "memory": [asdict(holding) for holding in plan.holdings],
-        "peak_bytes": {"kept": plan.kept.peak, "recomputed": plan.recomputed.peak},
+        "peak_bytes": {
+            **{"kept": plan.kept.peak, "recomputed": plan.recomputed.peak},
+            "recomputed_with_decoder": plan.lightest.peak,
+        },
+        "fewest": None if plan.fewest is None else asdict(plan.fewest),
         "speed": asdict(plan.speed),
         "course": None if plan.course is None else asdict(plan.course),
         "measured": None if plan.measured is None else asdict(plan.measured),

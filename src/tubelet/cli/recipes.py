@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import typer
 
 from tubelet.cli.common import Changes, Recipe
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 WIDE: Final = 120
 """Columns of a terminal from which on each recipe's first line is shown too."""
@@ -40,6 +43,19 @@ def list_recipes() -> None:
         ]
         table.add_row(*cells[: len(columns)])
     console.print(table)
+    console.print(_stages_table())
+
+
+def _stages_table() -> RenderableType:
+    """Recipes of several stages, which `tubelet run` takes."""
+    from rich.table import Table
+
+    from tubelet.recipes.progressive import PROGRESSIVE
+
+    table = Table("recipe of stages (tubelet run)", "stages", box=None, pad_edge=False)
+    for name, function in PROGRESSIVE.items():
+        table.add_row(name, ", ".join(stage.name for stage in function().stages))
+    return table
 
 
 @recipes.command("show")
@@ -52,8 +68,12 @@ def show_recipe(
     Example: `tubelet recipes show videomae-b-k400-800-pretrain > mine.yaml`
     """
     from tubelet.cli.common import load_any_recipe
-    from tubelet.recipe import to_yaml
+    from tubelet.recipe import change_stages, to_yaml
+    from tubelet.recipes.progressive import PROGRESSIVE
 
+    if name in PROGRESSIVE:
+        typer.echo(to_yaml(change_stages(PROGRESSIVE[name](), changes or [])), nl=False)
+        return
     recipe = load_any_recipe(name, changes or [])
     if recipe.data.views > 1:
         epochs, views = recipe.schedule.epochs, recipe.data.views

@@ -32,11 +32,12 @@ def reconstruct(
     """
     from tubelet.eval import reconstruct as work
     from tubelet.eval.pictures import side_by_side, strip, write_gif, write_mp4, write_png
+    from tubelet.video.frame_range import is_there
 
     for path, ending in ((out, ".png"), (mp4, ".mp4"), (gif, ".gif")):
         if path is not None and path.suffix.lower() != ending:
             raise ValueError(f"{path}: this output is a {ending} file")
-    if not video.is_file():
+    if not is_there(video):
         raise ValueError(f"{video}: no such video file")
     saved = work.load_autoencoder(run, changes)
     found = work.reconstruct(video, saved, seed=seed, true_statistics=true_statistics)

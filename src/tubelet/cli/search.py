@@ -47,8 +47,9 @@ def search(
     from tubelet.use.search import search as find
     from tubelet.use.sheet import sheet
     from tubelet.use.store import read_embeddings
+    from tubelet.video.frame_range import is_there
 
-    if not query.is_file():
+    if not is_there(query):
         raise ValueError(f"{query}: no such video file")
     if out.suffix.lower() != ".png":
         raise ValueError(f"{out}: the sheet is a .png file")

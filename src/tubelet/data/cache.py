@@ -10,8 +10,10 @@ from typing import Final
 import numpy as np
 from jaxtyping import UInt8
 
+from tubelet.video.cut import PartOfVideo, open_part
 from tubelet.video.decoders import Reading, Video
-from tubelet.video.span import file_of
+from tubelet.video.frame_range import source_state
+from tubelet.video.part import Part
 
 LARGEST_BYTES: Final = 512 * 2**20
 """A video whose frames take more is not cached but read from its file each time."""
@@ -34,33 +36,37 @@ class FrameCache:
         if not os.access(self.folder, os.W_OK):
             raise ValueError(f"{folder}: the frame cache cannot be written here; choose another folder")
 
-    def frames(self, path: Path) -> UInt8[np.ndarray, "N H W 3"] | None:
-        """All frames, decoded now if need be; None where they are too many to keep. BadVideo as in `open_video`."""
-        file = self.file(path)
+    def frames(self, path: Path, *, part: Part | None = None) -> UInt8[np.ndarray, "N H W 3"] | None:
+        """All frames, or those of a part, decoded now if need be; None where they are too many to keep.
+
+        BadVideo as in `open_video`.
+        """
+        file = self.file(path, part=part)
         if file is None:
             with self._reading.open(path):  # says why
                 return None
         kept = _load(file)
         if kept is not None:
             return kept
-        with self._reading.open(path) as video:
+        with open_part(self._reading, path, part) as video:
             if self._bytes(video) > LARGEST_BYTES:
                 return None
             decoded = video.frames(range(len(video)), short_side=self.short_side)
         self._keep(decoded, file)
         return decoded
 
-    def file(self, path: Path) -> Path | None:
+    def file(self, path: Path, *, part: Part | None = None) -> Path | None:
         """Where the frames of a video are kept; None where the video does not exist."""
         try:
-            facts = os.stat(file_of(path))
+            size, changed_ns = source_state(path)
         except OSError:
             return None
         way = "" if self._reading.decoder == "pyav" else f"\n{self._reading.decoder}"  # scaled frames differ a little
-        name = hashlib.sha256(f"{os.path.abspath(path)}\n{self.short_side}{way}".encode()).hexdigest()[:32]
-        return self.folder / name[:2] / f"{name}-{facts.st_mtime_ns:x}-{facts.st_size:x}.npy"
+        piece = "" if part is None else f"\n{part.start_seconds}-{part.end_seconds}"
+        name = hashlib.sha256(f"{os.path.abspath(path)}\n{self.short_side}{way}{piece}".encode()).hexdigest()[:32]
+        return self.folder / name[:2] / f"{name}-{changed_ns:x}-{size:x}.npy"
 
-    def _bytes(self, video: Video) -> int:
+    def _bytes(self, video: Video | PartOfVideo) -> int:
         short = min(video.info.width, video.info.height)
         scale = 1.0 if self.short_side is None else min(1.0, self.short_side / short)
         return int(len(video) * video.info.width * video.info.height * 3 * scale**2)

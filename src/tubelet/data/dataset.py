@@ -18,12 +18,15 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from tubelet.data.cache import FrameCache
+from tubelet.masks import LossOn, scored
 from tubelet.rng import generator
 from tubelet.types import Batch, Clips, ClipShape, Grid, Mask
 from tubelet.video.augment import Augment, test_crops
+from tubelet.video.cut import open_part
 from tubelet.video.decoders import Reading
 from tubelet.video.errors import BadVideo
 from tubelet.video.manifest import VideoRef
+from tubelet.video.part import Part
 from tubelet.video.sample import Sampler
 
 
@@ -45,16 +48,18 @@ class DecodedRule(Protocol):
 
 @dataclass(frozen=True)
 class MaskDraw:
-    """How the mask of a clip is drawn: a rule for what is hidden, one for what is decoded, and the token grid."""
+    """How the mask of a clip is drawn: rules for what is hidden, decoded and scored, and the token grid."""
 
     rule: HiddenRule
     decode: DecodedRule
     grid: Grid
+    loss_on: LossOn = "hidden"
 
-    def __call__(self, rng: np.random.Generator) -> Bool[np.ndarray, "2 t h w"]:
-        """`hidden` and `decoded` of one clip."""
+    def __call__(self, rng: np.random.Generator) -> Bool[np.ndarray, "3 t h w"]:
+        """`hidden`, `decoded` and `scored` of one clip."""
         hidden = self.rule(self.grid, rng)
-        return np.stack([hidden, self.decode(self.grid, hidden, rng)])
+        decoded = self.decode(self.grid, hidden, rng)
+        return np.stack([hidden, decoded, scored(hidden, decoded, self.loss_on)])
 
 
 @dataclass(frozen=True)
@@ -89,11 +94,11 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Sample:
-    """The clips of one video, uint8 [V,C,T,H,W]; masks bool [V,2,t,h,w] (hidden, decoded) and its label, if any."""
+    """The clips of one video, uint8 [V,C,T,H,W]; masks bool [V,3,t,h,w] (hidden, decoded, scored) and label, if any."""
 
     index: int
     video: UInt8[Tensor, "V C T H W"]
-    masks: Bool[Tensor, "V 2 t h w"] | None
+    masks: Bool[Tensor, "V 3 t h w"] | None
     label: int | None
 
 
@@ -129,21 +134,23 @@ class ClipDataset(Dataset[Sample | Skipped]):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | Skipped:
         epoch, index = key
+        return self.take(index, epoch=epoch, place=index)
+
+    def take(self, index: int, *, epoch: int, place: int) -> Sample | Skipped:
+        """Clips of the video `index`, drawn and named as the item `place`: among other sets it is another number."""
         plan, video = self.plan, self.videos[index]
-        draws = [generator(plan.seed, epoch, index, view) for view in range(plan.views)]
+        draws = [generator(plan.seed, epoch, place, view) for view in range(plan.views)]
 
         def choose(total: int) -> Int64[np.ndarray, "V T"]:
             return np.stack([plan.sampler.train(total, plan.clip.frames, draw) for draw in draws])
 
         try:
-            frames, places = self._read(video.path, choose)
+            frames, chosen = self._read(video.path, choose, part=video.part)
         except BadVideo as bad:
-            return Skipped(index, video.name, video.path, bad.reason)
-        clips = [
-            plan.augment(_at(frames, place), plan.clip.size, draw) for place, draw in zip(places, draws, strict=True)
-        ]
+            return Skipped(place, video.name, video.where, bad.reason)
+        clips = [plan.augment(_at(frames, at), plan.clip.size, draw) for at, draw in zip(chosen, draws, strict=True)]
         masks = None if plan.masks is None else torch.from_numpy(np.stack([plan.masks(draw) for draw in draws]))
-        return Sample(index, clips[0][None] if len(clips) == 1 else torch.stack(clips), masks, video.label)
+        return Sample(place, clips[0][None] if len(clips) == 1 else torch.stack(clips), masks, video.label)
 
 
 class EvalDataset(Dataset[VideoViews | Skipped]):
@@ -171,10 +178,10 @@ class EvalDataset(Dataset[VideoViews | Skipped]):
         video = self.videos[index]
         try:
             frames, places = self._read(
-                video.path, lambda total: self.sampler.views(total, self.clip.frames, self.clips)
+                video.path, lambda total: self.sampler.views(total, self.clip.frames, self.clips), part=video.part
             )
         except BadVideo as bad:
-            return Skipped(index, video.name, video.path, bad.reason)
+            return Skipped(index, video.name, video.where, bad.reason)
         squares = test_crops(frames, self.clip.size, self.crops)
         return VideoViews(index, torch.cat([squares[:, :, torch.from_numpy(place)] for place in places]))
 
@@ -190,14 +197,17 @@ class FrameReader:
         self._reading = reading
 
     def __call__(
-        self, path: Path, choose: Callable[[int], Int64[np.ndarray, "V T"]]
+        self, path: Path, choose: Callable[[int], Int64[np.ndarray, "V T"]], *, part: Part | None = None
     ) -> tuple[UInt8[np.ndarray, "K H W 3"], Int64[np.ndarray, "V T"]]:
-        """`choose` gets the number of frames and gives frame numbers; back come frames, and where each number is."""
-        kept = None if self._cache is None else self._cache.frames(path)
+        """`choose` gets the number of frames and gives frame numbers; back come frames, and where each number is.
+
+        Of a `part` alone where one is given: no other frames of the file count.
+        """
+        kept = None if self._cache is None else self._cache.frames(path, part=part)
         if kept is not None:
             wanted, places = _distinct(choose(len(kept)))
             return np.asarray(kept[wanted]), places
-        with self._reading.open(path) as video:
+        with open_part(self._reading, path, part) as video:
             wanted, places = _distinct(choose(len(video)))
             return video.frames(wanted, short_side=self.short_side), places
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final, Protocol, runtime_checkable
 
 import torch
@@ -27,14 +25,17 @@ CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signa
 
 @runtime_checkable
 class TrainingSet(Protocol):
-    """A data set read by (epoch, index) keys, index below its length; `videos` are in the order of the indices."""
+    """A data set read by (epoch, index) keys; `videos` are in the order of the indices.
+
+    An epoch takes as many of them as its length: each once, unless a mixture chooses (`tubelet.data.mixture`).
+    """
 
     @property
     def videos(self) -> Sequence[VideoRef]:
         """The video of each index."""
 
     def __len__(self) -> int:
-        """How many videos."""
+        """How many videos an epoch takes."""
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         """What `tubelet.data.dataset.collate` takes: a sample, or why there is none."""
@@ -60,7 +61,7 @@ class Guarded:
         index = key[1]
         if index in self._given_up:
             video = self._dataset.videos[index]
-            return Skipped(index, video.name, video.path, self._given_up[index])
+            return Skipped(index, video.name, video.where, self._given_up[index])
         worker = get_worker_info()
         if worker is None:
             return self._dataset[key]
@@ -99,9 +100,10 @@ class Guarded:
 
 
 class DeathSignals:
-    """Handlers of SIGCHLD: `ignore` lets the deaths of child processes go unheard, but for `Crew.noticing`.
+    """Handlers of SIGCHLD: `ignore` lets the deaths of child processes go unheard; whoever waits for one looks for it.
 
-    Torch's loader sets a handler that raises wherever the main process stands, in the middle of a step too.
+    Torch's loader sets a handler that raises wherever the main process stands: in the middle of a step, and between
+    taking a lock of its queues and giving it back, which then hangs whoever closes the queue.
     """
 
     def __init__(self) -> None:
@@ -115,10 +117,6 @@ class DeathSignals:
         """Put back what was there before."""
         if _is_main_thread() and self._before is not None:
             signal.signal(signal.SIGCHLD, self._before)
-
-
-class WorkerDied(BaseException):
-    """Raised inside `Crew.noticing` only; not an Exception, so that torch's loader lets it through."""
 
 
 @dataclass
@@ -144,25 +142,6 @@ class Crew:
         if not self.dead:
             wait([one.sentinel for one in self.processes], timeout=1.0)
         return bool(self.dead)
-
-    @contextmanager
-    def noticing(self) -> Iterator[None]:
-        """Inside, WorkerDied as soon as one is dead. Outside the main thread torch notices within five seconds."""
-
-        def look(signal_number: int, frame: FrameType | None) -> None:  # noqa: ARG001  as Python calls it
-            if self.dead:
-                raise WorkerDied
-
-        if not self.processes or not _is_main_thread():
-            yield
-            return
-        handler = signal.signal(signal.SIGCHLD, look)
-        try:
-            if self.dead:
-                raise WorkerDied
-            yield
-        finally:
-            signal.signal(signal.SIGCHLD, handler)
 
     def kill(self) -> None:
         """End them all now: they only read."""

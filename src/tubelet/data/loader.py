@@ -8,14 +8,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from tubelet.data.begin import Begun
 from tubelet.data.dataset import Loaded, collate
-from tubelet.data.guard import Crew, DeathSignals, Guarded, TrainingSet, WorkerDied
+from tubelet.data.guard import DeathSignals, Guarded, TrainingSet
 from tubelet.data.order import StepSampler
 from tubelet.types import Batch
 
@@ -23,7 +25,7 @@ __all__ = ["Fed", "Feed", "TrainingSet", "ignore_stop_signals", "worker_deaths"]
 
 _PREFETCHED_STEPS: Final = 2
 _LOST_WITH_A_WORKER: Final = (RuntimeError, OSError, EOFError)
-"""What fetching raises where a dead worker had a step ready: its shared memory cannot be opened any more."""
+"""What fetching raises where a worker died: torch says so, or its shared memory cannot be opened any more."""
 _DEATHS_IN_A_ROW: Final = 3
 """So many deaths of workers before one step is ready, with no file to blame, end the run."""
 
@@ -56,6 +58,7 @@ class Feed:
         self.waited_seconds = 0.0
         self._sampler, self._workers, self._device = sampler, workers, device
         self._left = len(sampler)
+        self._begun = Begun(workers)
         self._guarded = Guarded(dataset, workers=workers, seconds=seconds_per_file)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ahead: Fed | None = None
@@ -106,23 +109,24 @@ class Feed:
                     num_workers=self._workers,
                     prefetch_factor=_PREFETCHED_STEPS if self._workers else None,
                     pin_memory=self._stream is not None,
-                    worker_init_fn=_start_worker,
+                    worker_init_fn=partial(start_worker, self._begun),
                     generator=torch.Generator(),  # the loader draws a seed from it, which nothing uses
                 )
             )
 
-        self._source, self._crew = Crew.started_by(start)
+        self._source, self._crew = self._begun.start(start)
         self._signals.ignore()  # torch may have set a handler by now
 
     def _next(self) -> Loaded:
+        """Torch's loader looks every five seconds whether one of its workers died, while it waits."""
         while True:
+            if self._crew.dead:
+                self._replace_crew()
             try:
-                with self._crew.noticing():
-                    loaded: Loaded = next(self._source)
-            except (WorkerDied, *_LOST_WITH_A_WORKER):
+                loaded: Loaded = next(self._source)
+            except _LOST_WITH_A_WORKER:
                 if not self._crew.has_died():
                     raise
-                self._replace_crew()
             else:
                 self._deaths = 0
                 return loaded
@@ -142,7 +146,7 @@ class Feed:
 
 @contextmanager
 def worker_deaths() -> Iterator[None]:
-    """Inside, the death of a worker process is a ValueError of one line; torch raises it wherever the run stands."""
+    """Inside, the death of a worker process is a ValueError of one line."""
     try:
         yield
     except RuntimeError as error:
@@ -172,10 +176,11 @@ def _tensors(batch: Batch) -> Iterator[Tensor]:
         yield batch.labels
 
 
-def _start_worker(worker: int) -> None:  # noqa: ARG001  the loader passes the number
+def start_worker(begun: Begun, worker: int) -> None:
     """One thread each; Ctrl-C and SIGTERM reach the whole group, but only the main process decides when to stop."""
     ignore_stop_signals()
     torch.set_num_threads(1)
+    begun.note(worker)
 
 
 def ignore_stop_signals() -> None:

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Int64
 
+from tubelet.data.mixture import Mixture
 from tubelet.rng import generator
 
 _ORDER: Final = 1  # fifth name of the draw: samples are named by four, steps by three
@@ -44,16 +45,18 @@ def rank_rows(batch_size: int, *, rank: int, world: int) -> Int64[np.ndarray, " 
 class StepSampler:
     """Keys (epoch, index) of one step after the other, across epochs, from step `start` + 1 to `stop`.
 
-    `batch_size` counts the videos of a step over all ranks; each rank gets its own `rows` of every batch.
+    An epoch takes all of so many `videos`, or those that a mixture of several sources chooses for it. `batch_size`
+    counts the videos of a step over all ranks; each rank gets its own `rows` of every batch.
     """
 
     def __init__(
-        self, count: int, *, batch_size: int, seed: int, start: int, stop: int, rank: int = 0, world: int = 1
+        self, videos: int | Mixture, *, batch_size: int, seed: int, start: int, stop: int, rank: int = 0, world: int = 1
     ) -> None:
         self.rows = rank_rows(batch_size, rank=rank, world=world)
-        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.videos, self.batch_size, self.seed = videos, batch_size, seed
         self.start, self.stop = start, stop
-        self.steps_per_epoch = steps_per_epoch(count, batch_size)
+        self.count = len(videos) if isinstance(videos, Mixture) else videos
+        self.steps_per_epoch = steps_per_epoch(self.count, batch_size)
         self._permutation, self._known = np.empty(0, dtype=np.int64), -1
 
     def __len__(self) -> int:
@@ -68,5 +71,9 @@ class StepSampler:
         """Indices of the whole batch, of all ranks, after `step` steps."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._known:
-            self._permutation, self._known = order(self.count, seed=self.seed, epoch=epoch), epoch
+            self._permutation, self._known = self._of_epoch(epoch), epoch
         return self._permutation[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def _of_epoch(self, epoch: int) -> Int64[np.ndarray, " count"]:
+        shuffled = order(self.count, seed=self.seed, epoch=epoch)
+        return self.videos.places(epoch)[shuffled] if isinstance(self.videos, Mixture) else shuffled

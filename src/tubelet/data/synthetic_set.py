@@ -176,15 +176,16 @@ def _ignore(done: int, total: int) -> None:
 
 def _write_lists(folder: Path, plan: SyntheticPlan) -> None:
     first = plan.unlabelled
-    _write(folder / UNLABELLED, [f"{VIDEOS}/{file_name(index)}" for index in range(first)])
+    write_lines(folder / UNLABELLED, [f"{VIDEOS}/{file_name(index)}" for index in range(first)])
     for split, count in zip(SPLITS, (plan.train, plan.val, plan.test), strict=True):
         rows = [f"{VIDEOS}/{file_name(index)} {index % len(MOTIONS)}" for index in range(first, first + count)]
-        _write(folder / f"{split}.csv", rows)
+        write_lines(folder / f"{split}.csv", rows)
         first += count
-    _write(folder / CLASSES, list(MOTIONS))
+    write_lines(folder / CLASSES, list(MOTIONS))
 
 
-def _write(path: Path, lines: list[str]) -> None:
+def write_lines(path: Path, lines: list[str]) -> None:
+    """A list: one line after the other, whole or not at all."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text("\n".join(lines) + "\n")
     temporary.replace(path)

@@ -26,6 +26,7 @@ from tubelet.train.files import open_folder
 from tubelet.train.resume import EVALUATION
 from tubelet.train.watch import Watch
 from tubelet.video.manifest import Manifest, VideoRef, check_unique, read_manifest
+from tubelet.weights.places import CLASSES_FILE
 
 SAY_EVERY: Final = 10
 """Share of the videos, in percent, after which progress is told."""
@@ -71,6 +72,8 @@ def evaluate(
     saved = load_classifier(run)
     manifest = source if isinstance(source, Manifest) else _read(source, saved)
     check_unique(manifest)
+    if saved.recipe.data.sources and manifest.classes is None:
+        watch.say(f"{manifest.source}: its numbers are taken for lines of {CLASSES_FILE} of the run, from 0")
     videos = relabelled(manifest, saved.names)
     views = (clips or saved.recipe.views.clips, crops or saved.recipe.views.crops)
     folder = out or run / EVALUATION / f"{manifest.source.stem}-{views[0]}x{views[1]}"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from tubelet.data.label_space import normalised
 from tubelet.spec import did_you_mean
 from tubelet.video.manifest import Manifest, VideoRef, check_labels
 from tubelet.weights.names import Names as Names
@@ -39,15 +40,19 @@ def class_names(manifest: Manifest, *, names_file: Path | None, classes: int | N
 
 
 def relabelled(manifest: Manifest, names: Names) -> tuple[VideoRef, ...]:
-    """The manifest's videos with labels that index `names`.
+    """The manifest's videos with labels that index `names`; case, spaces and underscores need not agree.
 
     ValueError for a class that `names` lacks, or a label outside them, with the list's line.
     """
     if manifest.classes is None or manifest.classes == names:
         check_labels(manifest, len(names))
         return manifest.videos
-    place = {name: label for label, name in enumerate(names)}
-    return tuple(_renumbered(video, manifest, place) for video in manifest.videos)
+    near = {normalised(name): label for label, name in enumerate(names)}
+    if len(near) < len(names):  # some differ in nothing else
+        near = {}
+    exact = {name: label for label, name in enumerate(names)}
+    labels = [exact.get(name, near.get(normalised(name))) for name in manifest.classes]
+    return tuple(_renumbered(video, manifest, labels, names) for video in manifest.videos)
 
 
 def without_videos(videos: tuple[VideoRef, ...], names: Names) -> Names:
@@ -62,10 +67,11 @@ def _label(video: VideoRef, manifest: Manifest) -> int:
     return video.label
 
 
-def _renumbered(video: VideoRef, manifest: Manifest, place: dict[str, int]) -> VideoRef:
+def _renumbered(video: VideoRef, manifest: Manifest, labels: list[int | None], names: Names) -> VideoRef:
     assert manifest.classes is not None
-    name = manifest.classes[_label(video, manifest)]
-    if name not in place:
-        hint = did_you_mean(name, place) if len(place) <= MANY else f"there are {len(place)}"
+    label = labels[_label(video, manifest)]
+    if label is None:
+        name = manifest.classes[_label(video, manifest)]
+        hint = did_you_mean(name, names) if len(names) <= MANY else f"there are {len(names)}"
         raise ValueError(f"{manifest.place(video)}: class {name!r} is none of the classes learnt; {hint}")
-    return replace(video, label=place[name])
+    return replace(video, label=label)

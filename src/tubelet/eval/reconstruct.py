@@ -172,7 +172,7 @@ def _pixels(
         pixels, note = from_rows(predicted, channels=3) * 255.0, AS_PREDICTED
     else:
         raise ValueError(f"reconstruct draws pixels and hog, not the target {method.target.kind}")
-    painted = _paint(_with_grey(clip, mask, cube), to_cubes(pixels, cube), split)
+    painted = _paint(_with_grey(clip, mask, cube), to_cubes(pixels, cube), mask)
     return _Drawn(_frames(join_cubes(painted, grid)), note)
 
 
@@ -180,11 +180,11 @@ def _lines(
     target: Hog, clip: UInt8[Tensor, "1 C T H W"], mask: Mask, predicted: Float[Tensor, "1 K P"], *, cube: Cube
 ) -> _Drawn:
     """Truth and prediction in the same light. Hidden cubes that nothing was predicted for stay black."""
-    grid, split = Grid(*mask.hidden.shape[1:]), mask.split()
+    grid = Grid(*mask.hidden.shape[1:])
     everything = torch.arange(grid.tokens, device=clip.device).unsqueeze(0)
     hidden = mask.hidden.flatten(1).unsqueeze(2)
     true = target.rows(clip, everything, cube) * torch.where(hidden, 1.0, FAINT)
-    filled = _paint(torch.where(hidden, 0.0, true), predicted, split)
+    filled = _paint(torch.where(hidden, 0.0, true), predicted, mask)
     factor = -(-GLYPH_PIXELS // target.cell)
     full = max(float(true.max()), 1e-12)
     shown = [
@@ -220,12 +220,13 @@ def _column(hidden: Bool[Tensor, "1 t h w"]) -> Bool[Tensor, "1 N 1 1 1 1"]:
 
 
 def _paint(
-    cubes: Float[Tensor, "1 N *cube"], predicted: Float[Tensor, "1 K *cube"], split: Split
+    cubes: Float[Tensor, "1 N *cube"], predicted: Float[Tensor, "1 K *cube"], mask: Mask
 ) -> Float[Tensor, "1 N *cube"]:
-    """Predictions into their places, except where the encoder saw the cube (weight 0)."""
+    """Predictions into their places, except where the encoder saw the cube."""
     painted = cubes.clone()
-    scored = split.weight[0] > 0
-    painted[0, split.wanted[0][scored]] = predicted[0, scored]
+    wanted = mask.split().wanted[0]
+    hidden = mask.hidden.flatten()[wanted]
+    painted[0, wanted[hidden]] = predicted[0, hidden]
     return painted
 
 

@@ -17,12 +17,13 @@ from tubelet.weights.read import read_model
 
 @dataclass(frozen=True)
 class SavedClassifier:
-    """`classifier` is in eval mode on the CPU; `weights` is the file it came from."""
+    """`classifier` is in eval mode on the CPU; `weights` is the file it came from, `notes` what was assumed of it."""
 
     classifier: Classifier
     recipe: FinetuneRecipe
     names: Names
     weights: Path
+    notes: tuple[str, ...] = ()
 
 
 def load_classifier(run: Path) -> SavedClassifier:
@@ -43,7 +44,7 @@ def load_classifier(run: Path) -> SavedClassifier:
         )
     classifier = imported.build_classifier()
     names = imported.names or tuple(str(label) for label in range(classifier.classes))
-    return SavedClassifier(classifier, imported.recipe, names, imported.file)
+    return SavedClassifier(classifier, imported.recipe, names, imported.file, imported.notes)
 
 
 def write_classifier(out: Path, recipe: FinetuneRecipe, classifier: Classifier, names: Names) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,8 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch.utils.data import DataLoader
 
+from tubelet.data.begin import Begun
 from tubelet.data.dataset import EvalDataset, Skipped, VideoViews
-from tubelet.data.loader import ignore_stop_signals
+from tubelet.data.guard import DeathSignals
+from tubelet.data.loader import start_worker
 from tubelet.eval.views import ViewScores, probabilities, views_per_pass
 from tubelet.methods.classifier import Classifier
 from tubelet.recipe import FinetuneRecipe, reading_of
@@ -84,21 +87,24 @@ def labels_of(videos: Sequence[VideoRef]) -> Int[np.ndarray, " M"]:
     return np.array([-1 if video.label is None else video.label for video in videos], dtype=np.int64)
 
 
-def read_views(dataset: EvalDataset, *, workers: int) -> Iterable[VideoViews | Skipped]:
+def read_views(dataset: EvalDataset, *, workers: int) -> Iterator[VideoViews | Skipped]:
     """Items in order; one video is one item, so nothing is padded or collated."""
-    return DataLoader(
+    begun = Begun(workers)
+    loader = DataLoader(
         dataset,
         batch_size=None,
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
-        worker_init_fn=_start_worker,
+        worker_init_fn=partial(start_worker, begun),
         generator=torch.Generator(),  # the loader draws a seed from it, which nothing uses
     )
-
-
-def _start_worker(worker: int) -> None:  # noqa: ARG001  the loader gives the number
-    ignore_stop_signals()
-    torch.set_num_threads(1)
+    signals = DeathSignals()
+    try:
+        source, _ = begun.start(lambda: iter(loader))
+        signals.ignore()  # torch may have set a handler by now; it looks for deaths every five seconds without one
+        yield from source
+    finally:
+        signals.restore()
 
 
 def packs(items: Iterable[VideoViews | Skipped], limit: int) -> Iterator[list[VideoViews | Skipped]]:

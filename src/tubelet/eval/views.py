@@ -50,7 +50,7 @@ class ViewScores:
         return means
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: what FSDP gathers first in it, training could not use
 def probabilities(
     classifier: Classifier,
     video: UInt8[Tensor, "V C T H W"],

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from tubelet.nn.attention import Attention
 from tubelet.nn.block import NORM_EPS, Block
+from tubelet.nn.constants import register_constants
 from tubelet.nn.init import mask_token_
 from tubelet.nn.position import stretched_sinusoid, take_rows
+from tubelet.nn.recompute import Recomputing, recompute, recomputed_blocks
 from tubelet.spec import Spec
 from tubelet.types import Grid, Split
 
@@ -29,6 +31,7 @@ class DecoderSpec(Spec):
     cosine_attention: bool = Field(default=False, description="logits are cosines times a learnt factor")
     norm_eps: float = Field(default=NORM_EPS, gt=0.0, description="of the blocks")
     final_norm_eps: float = Field(default=NORM_EPS, gt=0.0, description="of the norm before the head")
+    checkpointing: Recomputing = False
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> DecoderSpec:
@@ -50,23 +53,26 @@ class Decoder(nn.Module):
         self, spec: DecoderSpec, grid: Grid, *, encoder_width: int, target_width: int, trained_grid: Grid | None = None
     ) -> None:
         super().__init__()
+        self.spec = spec
+        self.grid, self.trained_grid = grid, trained_grid
         self.narrow = nn.Linear(encoder_width, spec.width, bias=False)
         self.mask_token = nn.Parameter(torch.empty(1, 1, spec.width))
         mask_token_(self.mask_token)
-        table = stretched_sinusoid(grid, spec.width, trained=trained_grid)
-        self.register_buffer("pos_embed", table, persistent=False)
+        register_constants(self)
         self.blocks = nn.ModuleList(_block(spec) for _ in range(spec.depth))
         self.norm = nn.LayerNorm(spec.width, eps=spec.final_norm_eps)
         self.head = nn.Linear(spec.width, target_width)
 
     def forward(self, tokens: Float[Tensor, "B V D"], split: Split) -> Float[Tensor, "B K P"]:
         """Predictions of the wanted tokens. Rows that nobody wants end with the last block's keys and values."""
-        x = self._sequence(tokens, split)
-        for block in self.blocks[:-1]:
-            x = block(x)
+        x, wanted = self._sequence(tokens, split), split.wanted.shape[1]
+        recomputed = recomputed_blocks(self.spec.checkpointing, self.spec.depth) if self.training else 0
+        for number, block in enumerate(self.blocks[:-1]):
+            x = recompute(block, x) if number < recomputed else block(x)
         last = self.blocks[len(self.blocks) - 1]
         assert isinstance(last, Block)
-        predictions: Tensor = self.head(self.norm(last.tail(x, split.wanted.shape[1])))
+        x = recompute(last.tail, x, wanted) if self.spec.depth == recomputed else last.tail(x, wanted)
+        predictions: Tensor = self.head(self.norm(x))
         return predictions
 
     def plain(self, tokens: Float[Tensor, "B V D"], split: Split) -> Float[Tensor, "B K P"]:
@@ -76,6 +82,10 @@ class Decoder(nn.Module):
             x = block(x)
         predictions: Tensor = self.head(self.norm(x))[:, split.seen.shape[1] :]
         return predictions
+
+    def constants(self) -> dict[str, Tensor]:
+        """The table of positions, [1,N,d]."""
+        return {"pos_embed": stretched_sinusoid(self.grid, self.spec.width, trained=self.trained_grid)}
 
     def _sequence(self, tokens: Float[Tensor, "B V D"], split: Split) -> Float[Tensor, "B N d"]:
         seen = self.narrow(tokens) + take_rows(self.pos_embed, split.seen)

@@ -7,14 +7,15 @@ from typing import Literal
 from jaxtyping import Float, Int, Num
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tubelet.nn.attention import Attention
 from tubelet.nn.block import NORM_EPS, Block
+from tubelet.nn.constants import register_constants
 from tubelet.nn.drop_path import drop_path_rates
 from tubelet.nn.patch import CubeEmbed
 from tubelet.nn.pixels import Normalise, all_cubes, take_cubes
 from tubelet.nn.position import learnt, stretched_sinusoid, take_rows
+from tubelet.nn.recompute import Recomputing, recompute, recomputed_blocks
 from tubelet.spec import Spec
 from tubelet.types import ClipShape, Cube, Grid
 
@@ -37,7 +38,7 @@ class ViTSpec(Spec):
     )
     cosine_attention: bool = Field(default=False, description="logits are cosines times a learnt factor")
     norm_eps: float = Field(default=NORM_EPS, gt=0.0)
-    checkpointing: bool = Field(default=False, description="recompute blocks in backward: less memory, slower")
+    checkpointing: Recomputing = False
 
     @property
     def cube(self) -> Cube:
@@ -73,9 +74,7 @@ class ViT(nn.Module):
         self.patch_embed = CubeEmbed(spec.width, spec.cube)
         if spec.learnable_positions:
             self.pos_embed = learnt(self.grid.tokens, spec.width)
-        else:  # a non-persistent buffer: `.to()` moves it, no checkpoint holds it
-            table = stretched_sinusoid(self.grid, spec.width, trained=spec.trained_grid)
-            self.register_buffer("pos_embed", table, persistent=False)
+        register_constants(self)
         self.blocks = nn.ModuleList(_block(spec, rate) for rate in drop_path_rates(spec.drop_path, spec.depth))
         self.norm = nn.LayerNorm(spec.width, eps=spec.norm_eps) if final_norm else nn.Identity()
 
@@ -92,13 +91,17 @@ class ViT(nn.Module):
         else:
             cubes, position = take_cubes(video, seen, self.spec.cube), take_rows(self.pos_embed, seen)
         tokens = self.patch_embed(self.normalise(cubes)) + position
-        for block in self.blocks:
-            if self.spec.checkpointing and self.training:
-                tokens = checkpoint(block, tokens, use_reentrant=False)
-            else:
-                tokens = block(tokens)
+        recomputed = recomputed_blocks(self.spec.checkpointing, self.spec.depth) if self.training else 0
+        for number, block in enumerate(self.blocks):
+            tokens = recompute(block, tokens) if number < recomputed else block(tokens)
         out: Tensor = self.norm(tokens)
         return out
+
+    def constants(self) -> dict[str, Tensor]:
+        """The table of fixed positions, [1,N,D]; nothing where positions are learnt."""
+        if self.spec.learnable_positions:
+            return {}
+        return {"pos_embed": stretched_sinusoid(self.grid, self.spec.width, trained=self.spec.trained_grid)}
 
     def _check(self, video: Tensor) -> None:
         wanted = (self.clip.frames, self.clip.size, self.clip.size)

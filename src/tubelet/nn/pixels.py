@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
+from tubelet.nn.constants import register_constants
 from tubelet.spec import Spec
 from tubelet.types import Cube, Grid
 
@@ -38,8 +39,12 @@ class Normalise(nn.Module):
 
     def __init__(self, colours: Colours = Colours()) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(colours.mean), persistent=False)
-        self.register_buffer("std", torch.tensor(colours.std), persistent=False)
+        self._colours = colours
+        register_constants(self)
+
+    def constants(self) -> dict[str, Tensor]:
+        """`mean` and `std`, [3]."""
+        return {"mean": torch.tensor(self._colours.mean), "std": torch.tensor(self._colours.std)}
 
     def forward(self, cubes: Num[Tensor, "B N C f p q"]) -> Float[Tensor, "B N C f p q"]:
         """Of uint8 cubes, or of float ones in the same range 0..255 (mixup, golden arrays). Result is float32."""

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tubelet.nn.constants import register_constants
 from tubelet.types import Grid
 
 AXES: Final = ("t", "h", "w")
@@ -27,15 +28,18 @@ class RelativePositions(nn.Module):
 
     def __init__(self, width: int, q_grid: Grid, kv_grid: Grid, *, rows: tuple[int, int, int]) -> None:
         super().__init__()
-        self.q_grid = q_grid
+        self.q_grid, self._kv_grid = q_grid, kv_grid
         self.axes = [axis for axis in range(3) if rows[axis]]
         for axis in self.axes:
             table = nn.Parameter(torch.empty(rows[axis], width))
             nn.init.trunc_normal_(table, std=0.02)
             self.register_parameter(f"rel_pos_{AXES[axis]}", table)
-            index = distances(q_grid[axis], kv_grid[axis])
-            self.register_buffer(f"distance_{AXES[axis]}", index, persistent=False)
-        self.register_buffer("places", places(kv_grid, self.axes), persistent=False)
+        register_constants(self)
+
+    def constants(self) -> dict[str, Tensor]:
+        """Rows of the tables for each query and key of an axis, and the places of the keys."""
+        rows = {f"distance_{AXES[axis]}": distances(self.q_grid[axis], self._kv_grid[axis]) for axis in self.axes}
+        return {**rows, "places": places(self._kv_grid, self.axes)}
 
     def forward(self, q: Float[Tensor, "B heads N d"]) -> Float[Tensor, "B heads N E"]:
         """What each query, one per token of its grid, adds for a key in each place of each axis.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from tubelet.recipe.sources import LabelledSource, VideoSource, check_sources
 from tubelet.spec import Spec
 from tubelet.video.augment import Augment, MultiScaleCrop, RandomResizedCrop
 from tubelet.video.decoders import Decoder, Reading
@@ -16,6 +17,7 @@ class Data(Spec):
 
     videos: str | None = Field(default=None, description="folder of videos, or a list (txt, csv, jsonl)")
     root: str | None = Field(default=None, description="folder that the paths of a list start from")
+    sources: tuple[VideoSource, ...] = Field(default=(), description="several sets instead of `videos`")
     sampler: Sampler = Strided(stride=4)
     augment: Augment = Augment(crop=MultiScaleCrop())
     views: int = Field(default=1, ge=1, description="clips taken from one decoded video (repeated augmentation)")
@@ -27,6 +29,11 @@ class Data(Spec):
         default=120.0, gt=0, description="time after which a file that is still being read counts as unreadable"
     )
 
+    @model_validator(mode="after")
+    def _check_sources(self) -> Data:
+        check_sources(self.sources, {"videos": self.videos})
+        return self
+
 
 class LabelledData(Spec):
     """Labelled videos for fine-tuning: lists of `path label`, or folders with one sub-folder a class."""
@@ -35,6 +42,9 @@ class LabelledData(Spec):
     val: str | None = None
     root: str | None = Field(default=None, description="folder that the paths of the lists start from")
     class_names: str | None = Field(default=None, description="file with one class name a line")
+    sources: tuple[LabelledSource, ...] = Field(
+        default=(), description="several sets instead of `train` and `val`, merged by class name or into `class_names`"
+    )
     sampler: Sampler = Span(stride=4)
     augment: Augment = Augment(crop=RandomResizedCrop())
     views: int = Field(default=1, ge=1, description="clips taken from one decoded video (repeated augmentation)")
@@ -45,6 +55,11 @@ class LabelledData(Spec):
     max_seconds_per_file: float | None = Field(
         default=120.0, gt=0, description="time after which a file that is still being read counts as unreadable"
     )
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> LabelledData:
+        check_sources(self.sources, {"train": self.train, "val": self.val})
+        return self
 
 
 def reading_of(data: Data | LabelledData) -> Reading:

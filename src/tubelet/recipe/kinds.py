@@ -6,13 +6,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from tubelet.masks import All, DecodeRule, MaskRule, Tube
+from tubelet.masks import All, DecodeRule, LossOn, MaskRule, Tube
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec
+from tubelet.methods.distillation import Distill
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import Mixing
 from tubelet.recipe.data import Data, LabelledData
+from tubelet.recipe.head import FreshHead, StartHead
 from tubelet.recipe.run import Optim, Run, Schedule, Views
 from tubelet.spec import Spec
 from tubelet.targets.kinds import Target
@@ -31,6 +33,7 @@ class PretrainRecipe(Spec):
     model: MaskedAutoencoderSpec = MaskedAutoencoderSpec(encoder=ViTSpec(), decoder=DecoderSpec())
     mask: MaskRule = Tube(ratio=0.9)
     decode: DecodeRule = All()
+    loss_on: LossOn = Field(default="hidden", description="which predicted tokens enter the loss: hidden ones, or all")
     target: Target = NormalisedPixels()
     optim: Optim = Optim()
     schedule: Schedule = Schedule()
@@ -55,3 +58,5 @@ class FinetuneRecipe(Spec):
     run: Run = Run()
     views: Views = Views()
     start: str | None = Field(default=None, description="run or weights to start from; none means from scratch")
+    start_head: StartHead = FreshHead()
+    distill: Distill | None = Field(default=None, description="learn from another classifier, beside or for the labels")

@@ -11,17 +11,19 @@ import yaml
 from pydantic import ValidationError
 
 from tubelet.recipe.kinds import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe.progressive import ProgressiveRecipe
 from tubelet.spec import did_you_mean, explain
 
-RecipeT = TypeVar("RecipeT", PretrainRecipe, FinetuneRecipe)
+RecipeT = TypeVar("RecipeT", PretrainRecipe, FinetuneRecipe, ProgressiveRecipe)
+AnyRecipe = PretrainRecipe | FinetuneRecipe | ProgressiveRecipe
 
 
-def to_yaml(recipe: PretrainRecipe | FinetuneRecipe) -> str:
-    """The whole recipe as YAML; `parse_recipe` reads it back equal."""
+def to_yaml(recipe: AnyRecipe) -> str:
+    """The whole recipe as YAML; `parse_any_recipe` reads it back equal."""
     return str(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=100))
 
 
-def write_recipe(recipe: PretrainRecipe | FinetuneRecipe, path: Path) -> None:
+def write_recipe(recipe: AnyRecipe, path: Path) -> None:
     """Write the recipe whole: under a temporary name, synced, renamed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("w") as file:
@@ -32,16 +34,26 @@ def write_recipe(recipe: PretrainRecipe | FinetuneRecipe, path: Path) -> None:
 
 
 def read_recipe(path: Path) -> PretrainRecipe | FinetuneRecipe:
-    """Read a recipe file; ValueError names the file and what is wrong in it."""
+    """Read the recipe file of one run; ValueError names the file and what is wrong in it."""
+    return _of_one_run(read_any_recipe(path), str(path))
+
+
+def read_any_recipe(path: Path) -> AnyRecipe:
+    """Read a recipe file of any kind; ValueError names the file and what is wrong in it."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read as a recipe: {error}") from error
-    return parse_recipe(text, str(path))
+    return parse_any_recipe(text, str(path))
 
 
 def parse_recipe(text: str, where: str) -> PretrainRecipe | FinetuneRecipe:
-    """Check the YAML text of a recipe. `where` names it in errors."""
+    """Check the YAML text of the recipe of one run. `where` names it in errors."""
+    return _of_one_run(parse_any_recipe(text, where), where)
+
+
+def parse_any_recipe(text: str, where: str) -> AnyRecipe:
+    """Check the YAML text of a recipe of any kind. `where` names it in errors."""
     try:
         fields = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -53,7 +65,15 @@ def parse_recipe(text: str, where: str) -> PretrainRecipe | FinetuneRecipe:
         return _check(PretrainRecipe, fields, where)
     if kind == "finetune":
         return _check(FinetuneRecipe, fields, where)
-    raise ValueError(f"{where}: kind is {kind!r}, choose from pretrain, finetune")
+    if kind == "progressive":
+        return _check(ProgressiveRecipe, fields, where)
+    raise ValueError(f"{where}: kind is {kind!r}, choose from pretrain, finetune, progressive")
+
+
+def _of_one_run(recipe: AnyRecipe, where: str) -> PretrainRecipe | FinetuneRecipe:
+    if isinstance(recipe, ProgressiveRecipe):
+        raise ValueError(f"{where}: a progressive recipe, of several runs; tubelet run takes it")
+    return recipe
 
 
 def override(recipe: RecipeT, changes: Sequence[str]) -> RecipeT:

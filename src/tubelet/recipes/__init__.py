@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
-from tubelet.recipes import demo, videomae
+from tubelet.recipes import demo, videomae, videomae_v2
 
 RECIPES: Final[dict[str, Callable[[], PretrainRecipe | FinetuneRecipe]]] = {
     "demo-pretrain": demo.demo_pretrain,
@@ -38,5 +38,36 @@ RECIPES: Final[dict[str, Callable[[], PretrainRecipe | FinetuneRecipe]]] = {
     "videomae-b-ucf101-3200-finetune": videomae.finetune_b3200_ucf101,
     "videomae-b-hmdb51-4800-pretrain": videomae.pretrain_b4800_hmdb51,
     "videomae-b-hmdb51-4800-finetune": videomae.finetune_b4800_hmdb51,
+    "videomae-v2-ti-cpu-pretrain": videomae_v2.pretrain_v2_tiny,
+    "videomae-v2-s-small-pretrain": videomae_v2.pretrain_v2_small,
+    "videomae-v2-s-small-finetune": videomae_v2.finetune_v2_small,
+    "videomae-v2-b-ssv2-800-pretrain": videomae_v2.pretrain_b800_ssv2,
+    "videomae-v2-b-hybrid-800-pretrain": videomae_v2.pretrain_b800_hybrid,
+    "videomae-v2-l-hybrid-1200-pretrain": videomae_v2.pretrain_l1200_hybrid,
+    "videomae-v2-h-hybrid-1200-pretrain": videomae_v2.pretrain_h1200_hybrid,
+    "videomae-v2-g-hybrid-1200-pretrain": videomae_v2.pretrain_g1200_hybrid,
+    "videomae-v2-b-k710-finetune": videomae_v2.finetune_b_k710,
+    "videomae-v2-h-k710-finetune": videomae_v2.finetune_h_k710,
+    "videomae-v2-g-k710-finetune": videomae_v2.finetune_g_k710,
+    "videomae-v2-b-k400-finetune": videomae_v2.finetune_b_k400,
+    "videomae-v2-l-k400-finetune": videomae_v2.finetune_l_k400,
+    "videomae-v2-h-k400-finetune": videomae_v2.finetune_h_k400,
+    "videomae-v2-g-k400-finetune": videomae_v2.finetune_g_k400,
+    "videomae-v2-h-k600-finetune": videomae_v2.finetune_h_k600,
+    "videomae-v2-b-ssv2-finetune": videomae_v2.finetune_b_ssv2,
+    "videomae-v2-l-ssv2-finetune": videomae_v2.finetune_l_ssv2,
+    "videomae-v2-h-ssv2-finetune": videomae_v2.finetune_h_ssv2,
+    "videomae-v2-g-ssv2-finetune": videomae_v2.finetune_g_ssv2,
+    "videomae-v2-g-k710-k400-finetune": videomae_v2.finetune_g_k710_k400,
+    "videomae-v2-g-k710-k600-finetune": videomae_v2.finetune_g_k710_k600,
+    "videomae-v2-g-k710-ucf101-finetune": videomae_v2.finetune_g_k710_ucf101,
+    "videomae-v2-g-k710-hmdb51-finetune": videomae_v2.finetune_g_k710_hmdb51,
+    "videomae-v2-g-k710-k400-64x266-finetune": videomae_v2.finetune_g_k400_64x266,
+    "videomae-v2-g-k710-k600-64x266-finetune": videomae_v2.finetune_g_k600_64x266,
+    "videomae-v2-h-k710-k400-64x288-finetune": videomae_v2.finetune_h_k400_64x288,
+    "videomae-v2-h-k710-k600-32x384-finetune": videomae_v2.finetune_h_k600_32x384,
+    "videomae-v2-s-k710-distilled-finetune": videomae_v2.finetune_s_k710_distilled,
+    "videomae-v2-b-k710-distilled-finetune": videomae_v2.finetune_b_k710_distilled,
+    "videomae-v2-b-ssv2-distilled-finetune": videomae_v2.finetune_b_ssv2_distilled,
 }
 """Every recipe by the name that the command line takes."""

@@ -77,15 +77,15 @@ def runs(recipe: Recipe, shapes: Layout) -> Iterator[Run]:
     cube = recipe.model.encoder.cube
     yield Run("patch embedding", Patches(recipe.clip, cube, shapes.seen), backward=0)
     yield Run("patch embedding", LinearMap(shapes.embed, normed=True))
-    for block in shapes.encoder:
-        yield from _block("encoder", block, again=shapes.recomputed)
+    for number, block in enumerate(shapes.encoder):
+        yield from _block("encoder", block, again=number < shapes.recomputed.encoder)
     if isinstance(recipe, PretrainRecipe):
         assert shapes.narrow is not None
         yield Run("encoder", Norm(shapes.seen, recipe.model.encoder.width))
         yield Run("decoder", LinearMap(shapes.narrow, normed=True))
         yield Run("decoder", Sequence(shapes.seen, shapes.wanted, shapes.narrow.outputs))
-        for block in shapes.decoder:
-            yield from _block("decoder", block, again=False)
+        for number, block in enumerate(shapes.decoder):
+            yield from _block("decoder", block, again=number < shapes.recomputed.decoder)
         yield Run("head and loss", Norm(shapes.wanted, shapes.narrow.outputs))
         yield Run("head and loss", LinearMap(shapes.head, normed=True))
         yield Run("head and loss", Loss(recipe.target, recipe.clip, cube, shapes.wanted))

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from tubelet.train import sharded
+from tubelet.train import rows, sharded
 from tubelet.train.distributed import barrier, is_main
 from tubelet.train.files import is_disk_full, new_folder, remove_leftovers, temporary_of
 from tubelet.train.integrity import FILES, Sums, check_files, check_seal, sealed, sums_of
@@ -171,6 +171,23 @@ def load(folder: Path) -> Checkpoint:
         average=read_tensors(average_file) if average_file.exists() else None,
         facts=state,
     )
+
+
+def sizes(folder: Path) -> dict[str, torch.Size]:
+    """Names, one of `PARTS` in front, and whole shapes of the tensors of either form; ValueError where damaged."""
+    return sharded.sizes(folder) if is_sharded(folder) else rows.sizes(_files(folder))
+
+
+def read_into(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Fill these tensors, named as by `sizes`, spread ones each rank its own rows; all ranks call this."""
+    if is_sharded(folder):
+        sharded.read_into(tensors, folder)
+    else:
+        rows.read_into(tensors, _files(folder))
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {part: folder / name for part, name in zip(PARTS, (MODEL, OPTIMIZER, AVERAGE), strict=True)}
 
 
 def is_sharded(folder: Path) -> bool:

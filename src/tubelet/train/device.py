@@ -34,8 +34,11 @@ def pick_precision(run: Run, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[None]:
-    """Inside, matrix products run in `precision`; weights stay float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision is torch.bfloat16)
+    """Inside, matrix products run in `precision`; weights stay float32.
+
+    Copies of weights are not kept for a second use, for there is none: they would outlive blocks that are recomputed.
+    """
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision is torch.bfloat16, cache_enabled=False)
 
 
 def set_threads(run: Run) -> None:

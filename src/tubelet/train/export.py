@@ -12,11 +12,16 @@ from tubelet.train.checkpoint import MODEL, plain_disk_errors, write_tensors
 from tubelet.train.distributed import on_main
 from tubelet.train.files import new_folder
 from tubelet.train.resume import MODEL_FOLDER, RECIPE
+from tubelet.train.spread import on_first_host
 
 
 def write_model(out: Path, recipe: PretrainRecipe | FinetuneRecipe, tensors: Mapping[str, Tensor]) -> Path:
-    """Write `model/` of the run folder `out`, whole or not at all; returns it. ValueError where the disk is full."""
-    on_main(lambda: _write_model(out, recipe, tensors))
+    """Write `model/` of the run folder `out`, whole or not at all; returns it. ValueError where the disk is full.
+
+    All ranks call this. Tensors that they share are put together on the host of rank 0, which writes.
+    """
+    whole = on_first_host(tensors)
+    on_main(lambda: _write_model(out, recipe, whole))
     return out / MODEL_FOLDER
 
 

@@ -15,8 +15,8 @@ T tokens that a block reads, R rows that go on, D and M its width and hidden wid
 of them in fine-tuning), K that the decoder predicts, d its width, P numbers of a cube.
 
 Backward is twice the forward: a product for the gradient of the input, one for that of the matrix. The patch embedding
-needs only the second, for nothing before it learns. With `checkpointing` the blocks of the encoder run forward again,
-up to the last linear map: what that gives is not needed but for layer scale and drop path.
+needs only the second, for nothing before it learns. With `checkpointing` blocks run forward again, up to the last
+linear map: what that gives is not needed but for layer scale and drop path.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def count_flops(shapes: Layout) -> Flops:
     decoder = blocks_flops(shapes.decoder) + (0 if shapes.narrow is None else linear_flops(shapes.narrow))
     parts = (
         Part("patch embedding", embed, embed),
-        Part("encoder", encoder, 2 * encoder, recomputed_flops(shapes.encoder) if shapes.recomputed else 0),
-        Part("decoder", decoder, 2 * decoder),
+        Part("encoder", encoder, 2 * encoder, recomputed_flops(shapes.encoder[: shapes.recomputed.encoder])),
+        Part("decoder", decoder, 2 * decoder, recomputed_flops(shapes.decoder[: shapes.recomputed.decoder])),
         Part("head", head, 2 * head),
     )
     return Flops(tuple(part for part in parts if part.forward))

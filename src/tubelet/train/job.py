@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from tubelet.data.loader import TrainingSet
+from tubelet.data.mixture import Mixture
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.train.ema import Ema
 from tubelet.train.optim import ParameterGroup
@@ -18,8 +19,10 @@ from tubelet.train.optim import ParameterGroup
 class Job:
     """What to train. `method` has `forward(batch) -> Output` and `count(batch) -> float`, and its first weights.
 
-    `groups` are its parameters to train. `after_epoch` is called with the number of the epoch that ended, from 0, and
-    gives metrics for the log; `ema` averages the weights of `method`.
+    Where ranks share the weights, all but rank 0 may give a method without numbers (`tubelet.train.building`); rank 0
+    too where a checkpoint follows. `groups` are its parameters to train. `after_epoch` is called with the number of the
+    epoch that ended, from 0, and gives metrics for the log; `ema` averages the weights of `method`. `mixture` says
+    which videos of a `dataset` of several sources an epoch takes.
     """
 
     recipe: PretrainRecipe | FinetuneRecipe
@@ -29,3 +32,4 @@ class Job:
     dataset: TrainingSet
     after_epoch: Callable[[int], Mapping[str, float]] | None = None
     ema: Ema | None = None
+    mixture: Mixture | None = None

@@ -29,8 +29,11 @@ class Journal:
     def __init__(self, job: Job, watch: Watch, *, step: int, total: int) -> None:
         videos = job.dataset.videos
         self._watch, self._total = watch, total
-        self._skips = Skips(job.out, step=step, count=len(videos), max_skipped=job.recipe.data.max_skipped)
-        self._tally = Tally(job.out, name_of=lambda index: str(videos[index].path))
+        mixture = job.mixture
+        count = len(videos) if mixture is None else sum(share.videos for share in mixture.shares)
+        share = job.recipe.data.max_skipped
+        self._skips = Skips(job.out, step=step, count=count, max_skipped=share, mixture=mixture)
+        self._tally = Tally(job.out, name_of=lambda index: str(videos[index].where))
         self._pace = Pace(_gauge(job))
         self._log = RunLog(job.out, step=step)
 
@@ -38,7 +41,9 @@ class Journal:
         """Write down files of the step that could not be read; ValueError where they are too many by now."""
         new = self._skips.note(loaded.skipped, step)
         for one in new[:_SHOWN_SKIPS]:
-            self._watch.say(f"skipped {one.path}: {one.reason}")
+            source = self._skips.source_of(one)
+            which = f" (source {source}, {self._skips.count_of(source)} skipped so far)" if source else ""
+            self._watch.say(f"skipped {one.path}{which}: {one.reason}")
         if len(new) > _SHOWN_SKIPS:
             self._watch.say(f"skipped {len(new) - _SHOWN_SKIPS} more, see {self._skips.path}")
 

@@ -38,7 +38,8 @@ __all__ = ["Job", "fit", "parts"]
 def fit(job: Job, watch: Watch) -> Path:
     """Train to the end of the schedule, from the newest whole checkpoint in `job.out` if there is one.
 
-    Returns the last checkpoint; `job.method` and `job.ema.average` hold the final weights. Raises `Interrupted` after a
+    Returns the last checkpoint; `job.method` and `job.ema.average` hold the final weights, each rank some rows of them
+    where `run.parallel` is fsdp (`tubelet.train.spread.on_first_host` puts them together). Raises `Interrupted` after a
     signal, with the state saved; ValueError for what a user can mend: another recipe's folder, damaged checkpoints, a
     full disk, too many unreadable videos, a loss that is not finite. Under torchrun all ranks call this, and share the
     work as `run.parallel` says; `RankLost` where one of them vanished.
@@ -86,8 +87,7 @@ class _Loop:
                 self.watch.say(f"{self.job.out}: all {self.step} steps are done; --fresh starts again")
         finally:
             self.journal.close()
-        with self.replica.settled():
-            return checkpoint.folder_of(self.job.out, self.step)
+        return checkpoint.folder_of(self.job.out, self.step)
 
     def _open_journal(self) -> Journal | Bystander:
         if is_main():
@@ -114,9 +114,10 @@ class _Loop:
             self.watch.finish()
 
     def _resume(self) -> int:
-        """Load the newest whole checkpoint; the step it was made after, 0 without one."""
+        """Load the newest whole checkpoint; the step it was made after. Without one begin, at 0."""
         folder = find(self.job.out, self.recipe, self.watch.say)
         if folder is None:
+            self.replica.begin()
             return 0
         self.replica.load(folder)
         self.watch.say(f"going on from {folder}")
@@ -137,9 +138,9 @@ class _Loop:
         )
 
     def _sampler(self) -> StepSampler:
-        here = place()
+        here, mixture = place(), self.job.mixture
         return StepSampler(
-            len(self.job.dataset),
+            len(self.job.dataset) if mixture is None else mixture,
             batch_size=self.recipe.run.batch_size,
             seed=self.recipe.seed,
             start=self.step,

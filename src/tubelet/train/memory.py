@@ -1,7 +1,8 @@
 """Memory of a training step on one device, counted from shapes.
 
 Bytes for each parameter: 4 the weight, 4 its gradient, 8 AdamW, 4 the average (`ema`); fp32, whatever the precision.
-Under bf16 each matrix has a bf16 copy, 2 bytes, from its forward to its backward. Clips wait as bytes.
+Under bf16 each matrix has a bf16 copy, 2 bytes, from its forward to its backward, in a recomputed block while it is
+used. Clips wait as bytes.
 
 What backward needs is kept since forward: activations. For each clip, with `a` bytes a number (2 in bf16, 4 in fp32):
 
@@ -94,15 +95,14 @@ class Memory:
 class _Stage:
     """A part of the step in the order of forward. Activations in bytes of all clips of a piece.
 
-    `cached` copies are there in forward alone, `recomputed` bytes for the time of this part's backward; `forward` and
-    `backward` are what it needs while it runs, its own gradients among it.
+    `recomputed` are bytes for the time of this part's backward; `forward` and `backward` are what it needs while it
+    runs, its own gradients among it.
     """
 
     name: str
     kept: int
     parameters: int
     copies: int
-    cached: int = 0
     recomputed: int = 0
     forward: int = 0
     backward: int = 0
@@ -122,7 +122,7 @@ def estimate_memory(shapes: Layout, parameters: int, setting: Setting) -> Memory
     name, extra, of_gradients = max(moments, key=lambda one: one[1])
     names = dict.fromkeys(stage.name for stage in stages)
     activations = {name: sum(stage.kept for stage in stages if stage.name == name) for name in names}
-    copies = sum(stage.copies + stage.cached for stage in stages)
+    copies = sum(stage.copies for stage in stages)
     during = 0 if name == "update" else copies + sum(activations.values())
     return Memory(
         weights=PARAMETER_BYTES * share + gathered,
@@ -142,9 +142,8 @@ def _moments(stages: list[_Stage], *, stay: int, shards: int) -> Iterator[tuple[
     """(name, bytes beyond weights, optimiser and batch, gradients among them) at each point of forward and backward."""
     held = 0
     for stage in stages:
-        held += stage.kept + stage.copies + stage.cached
+        held += stage.kept + stage.copies
         yield f"forward of the {stage.name}", held + stage.forward + stay, stay
-    held -= sum(stage.cached for stage in stages)
     gradients = stay
     for stage in reversed(stages):
         yield f"backward of the {stage.name}", held + stage.recomputed + stage.backward + gradients, gradients
@@ -173,8 +172,9 @@ def _stages(shapes: Layout, setting: Setting) -> Iterator[_Stage]:
         copies=_copies(number, shapes.embed),
         forward=2 * blended + clips * 4 * patches,
     )
-    for block in shapes.encoder:
-        yield _block_stage("encoder", block, setting, recomputed=shapes.recomputed, beside=blended)
+    for number, block in enumerate(shapes.encoder):
+        again = number < shapes.recomputed.encoder
+        yield _block_stage("encoder", block, setting, recomputed=again, beside=blended)
     yield from _decoder(shapes, setting)
 
 
@@ -186,8 +186,8 @@ def _decoder(shapes: Layout, setting: Setting) -> Iterator[_Stage]:
     narrow = shapes.narrow
     kept = narrow.rows * (narrow.inputs * (4 + number) + NORM_BYTES)
     yield _Stage("decoder", clips * kept, _size(narrow), _copies(number, narrow))
-    for block in shapes.decoder:
-        yield _block_stage("decoder", block, setting, recomputed=False)
+    for number, block in enumerate(shapes.decoder):
+        yield _block_stage("decoder", block, setting, recomputed=number < shapes.recomputed.decoder)
     scores = clips * head.rows * head.outputs
     yield _Stage(
         "head and loss",
@@ -208,7 +208,7 @@ def _block_stage(name: str, block: Block, setting: Setting, *, recomputed: bool,
     core = setting.attention(block, number)
     whole = block_kept(block, number) + core.kept
     kept = 4 * block.tokens * block.width if recomputed else whole
-    copies = _copies(number, *block.linears)
+    copies, largest = _copies(number, *block.linears), max(_copies(number, one) for one in block.linears)
     mlp = clips * (rows * (4 + number) + 2 * number * block.rows * block.hidden)
     attention = clips * (4 * rows + core.backward - _mlp_kept(block, number)) + core.fixed
     sizes = [_size(one) for one in block.linears]
@@ -217,9 +217,8 @@ def _block_stage(name: str, block: Block, setting: Setting, *, recomputed: bool,
         kept=clips * kept,
         parameters=sum(sizes) + 4 * block.width,
         copies=0 if recomputed else copies,
-        cached=copies if recomputed else 0,
         recomputed=clips * (whole - kept) + copies if recomputed else 0,
-        forward=clips * rows * (4 + 2 * number) + beside,
+        forward=clips * rows * (4 + 2 * number) + beside + (largest if recomputed else 0),
         backward=max(mlp + PARAMETER_BYTES * sizes[-1], attention + PARAMETER_BYTES * sum(sizes)),
         is_block=True,
     )

@@ -20,10 +20,12 @@ _BLOCK: Final = re.compile(r"blocks\.(\d+)\.")
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that share a weight decay and a factor on the learning rate. `layer` is None without layer decay."""
+    """Names of parameters that share a weight decay and a factor on the rate. `layer` is None without layer decay.
+
+    Names alone: what ranks share takes the place of the parameters that a method was built with.
+    """
 
     names: tuple[str, ...]
-    parameters: tuple[nn.Parameter, ...]
     weight_decay: float
     lr_scale: float = 1.0
     layer: int | None = None
@@ -70,7 +72,6 @@ def parameter_groups(
     return tuple(
         ParameterGroup(
             names=tuple(names),
-            parameters=tuple(trained[name] for name in names),
             weight_decay=decay,
             lr_scale=1.0 if layer_decay is None or layer is None else layer_decay ** (depth + 1 - layer),
             layer=layer,
@@ -82,11 +83,15 @@ def parameter_groups(
 class Optimizer:
     """AdamW over parameter groups, its state by the names of the parameters."""
 
-    def __init__(self, groups: Iterable[ParameterGroup], optim: Optim) -> None:
+    def __init__(self, groups: Iterable[ParameterGroup], parameters: Mapping[str, nn.Parameter], optim: Optim) -> None:
+        """`parameters` has those that the groups name, and may have others."""
         self.groups = tuple(groups)
-        self.named = {n: p for group in self.groups for n, p in zip(group.names, group.parameters, strict=True)}
+        self.named = {name: parameters[name] for group in self.groups for name in group.names}
         self._adamw = torch.optim.AdamW(
-            [{"params": list(group.parameters), "weight_decay": group.weight_decay} for group in self.groups],
+            [
+                {"params": [self.named[name] for name in group.names], "weight_decay": group.weight_decay}
+                for group in self.groups
+            ],
             lr=optim.lr,
             betas=optim.betas,
             eps=optim.eps,

@@ -6,7 +6,6 @@ Nothing here holds weights: parameters are counted on the meta device, all else 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -18,11 +17,12 @@ from tubelet.spec import replace
 from tubelet.train.bench import step_seconds
 from tubelet.train.equipment import HERE, Equipment, equipment
 from tubelet.train.flops import Flops, count_flops
-from tubelet.train.holding import USABLE, Batch, Holding, Scales, share_out
+from tubelet.train.holding import USABLE, Batch, Fewest, Holding, Scales, share_out
 from tubelet.train.memory import Memory
 from tubelet.train.rehearsal import MEMORY_STEPS, Rehearsed, rehearse
 from tubelet.train.shapes import UNKNOWN_CLASSES, Layout, layout
-from tubelet.video.manifest import read_manifest
+from tubelet.train.sources import videos_of_epoch
+from tubelet.train.teacher import teacher_notes
 
 Recipe = PretrainRecipe | FinetuneRecipe
 
@@ -74,6 +74,7 @@ class Course:
 class Plan:
     """All of it. `recomputed` and `kept` are the peak with and without checkpointing of the encoder's blocks.
 
+    `lightest` is the peak where the decoder's are recomputed too; `fewest` devices of the kind hold the run at all.
     `course` is None where the number of videos is not known, `measured` where no real steps were; `notes` say why.
     """
 
@@ -87,6 +88,8 @@ class Plan:
     holdings: tuple[Holding, ...]
     kept: Memory
     recomputed: Memory
+    lightest: Memory
+    fewest: Fewest | None
     speed: Speed
     course: Course | None
     measured: Rehearsed | None
@@ -102,6 +105,7 @@ def make_plan(recipe: Recipe, question: Question) -> Plan:
     scales = Scales(recipe, batch, devices, parameters=parameters["total"])
     holdings = scales.holdings()
     speed = _speed(recipe, devices, batch, question, parameters=parameters["total"])
+    form, blocks = holdings[0].form, shapes.blocks
     measured, refused = _measured(recipe, devices, question, speed.step_seconds, holdings[0].memory.peak)
     return Plan(
         recipe=recipe,
@@ -112,8 +116,10 @@ def make_plan(recipe: Recipe, question: Question) -> Plan:
         efficiency=None if devices.site is not None else question.efficiency,
         batch=batch,
         holdings=holdings,
-        kept=scales.weigh(holdings[0].form, recomputed=False),
-        recomputed=scales.weigh(holdings[0].form, recomputed=True),
+        kept=scales.weigh(form, recomputed=shapes.recomputed._replace(encoder=0)),
+        recomputed=scales.weigh(form, recomputed=shapes.recomputed._replace(encoder=blocks.encoder)),
+        lightest=scales.weigh(form, recomputed=blocks),
+        fewest=scales.fewest(),
         speed=speed,
         course=_course(recipe, question, speed.step_seconds),
         measured=measured,
@@ -151,7 +157,7 @@ def _speed(recipe: Recipe, devices: Equipment, batch: Batch, question: Question,
 
 
 def _course(recipe: Recipe, question: Question, seconds: float) -> Course | None:
-    videos = count_videos(recipe) if question.videos is None else question.videos
+    videos = videos_of_epoch(recipe, _nobody_listens) if question.videos is None else question.videos
     if videos is None:
         return None
     each = steps_per_epoch(videos, recipe.run.batch_size)
@@ -166,16 +172,6 @@ def _course(recipe: Recipe, question: Question, seconds: float) -> Course | None
         hours=hours,
         device_hours=hours * question.count,
     )
-
-
-def count_videos(recipe: Recipe) -> int | None:
-    """Videos of the recipe's data, None where it names none."""
-    is_labelled = isinstance(recipe, FinetuneRecipe)
-    source = recipe.data.train if isinstance(recipe, FinetuneRecipe) else recipe.data.videos
-    if source is None:
-        return None
-    root = None if recipe.data.root is None else Path(recipe.data.root)
-    return len(read_manifest(Path(source), root=root, labelled=is_labelled).videos)
 
 
 def _measured(
@@ -196,7 +192,12 @@ def _measured(
     return rehearse(alone, steps=question.steps), []
 
 
+def _nobody_listens(line: str) -> None:
+    del line
+
+
 def _assumptions(recipe: Recipe) -> list[str]:
-    if isinstance(recipe, FinetuneRecipe) and recipe.classes is None:
-        return [f"the number of classes is not known before the labels are: {UNKNOWN_CLASSES} taken"]
-    return []
+    if not isinstance(recipe, FinetuneRecipe):
+        return []
+    taken = f"the number of classes is not known before the labels are: {UNKNOWN_CLASSES} taken"
+    return [*([taken] if recipe.classes is None else []), *teacher_notes(recipe)]

@@ -1,13 +1,14 @@
-"""Masked pre-training on a folder or list of unlabelled videos."""
+"""Masked pre-training on unlabelled videos: a folder or list, or several."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tubelet.data.dataset import ClipDataset, ClipPlan, MaskDraw
+from tubelet.data.dataset import ClipPlan, MaskDraw
 from tubelet.methods.autoencoder import MaskedAutoencoder
 from tubelet.recipe import PretrainRecipe, reading_of
 from tubelet.rng import step_rng
+from tubelet.train.building import building, has_weights
 from tubelet.train.checkpoint import latest
 from tubelet.train.distributed import is_main, joined
 from tubelet.train.export import write_model
@@ -15,8 +16,8 @@ from tubelet.train.job import Job
 from tubelet.train.loop import fit
 from tubelet.train.optim import parameter_groups
 from tubelet.train.resume import prepare
+from tubelet.train.sources import training_set, unlabelled_sources
 from tubelet.train.watch import Silent, Watch
-from tubelet.video.manifest import read_manifest
 from tubelet.weights.start import start_whole
 
 
@@ -32,17 +33,17 @@ def pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool = F
 
 
 def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -> Path:
-    if recipe.data.videos is None:
-        raise ValueError("no videos to train on: give a folder or a list with --data (data.videos in the recipe)")
-    root = None if recipe.data.root is None else Path(recipe.data.root)
-    manifest = read_manifest(Path(recipe.data.videos), root=root, labelled=False)
-    method = build_method(recipe)
-    if recipe.start is not None and (fresh or latest(out) is None):  # before `fresh` removes anything
+    sources = unlabelled_sources(recipe.data, watch.say)
+    goes_on = latest(out) is not None and not fresh
+    with building(recipe.run, goes_on=goes_on):
+        method = build_method(recipe)
+    if recipe.start is not None and not goes_on and has_weights(method):  # before `fresh` removes anything
         started = start_whole(method, Path(recipe.start))
         watch.say(f"weights from {started.file}")
         for note in started.notes:
             watch.say(note)
-    dataset = ClipDataset(manifest.videos, plan_of(recipe, method))  # may refuse, too
+    plan, mixes = plan_of(recipe, method), bool(recipe.data.sources)
+    dataset, mixture = training_set(sources, plan, mixes=mixes, say=watch.say)  # may refuse, too
     prepare(out, fresh=fresh)
     job = Job(
         recipe=recipe,
@@ -50,6 +51,7 @@ def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -
         method=method,
         groups=parameter_groups(dict(method.named_parameters()), weight_decay=recipe.optim.weight_decay),
         dataset=dataset,
+        mixture=mixture,
     )
     fit(job, watch)
     return write_model(out, recipe, method.state_dict())
@@ -69,7 +71,7 @@ def plan_of(recipe: PretrainRecipe, method: MaskedAutoencoder) -> ClipPlan:
         augment=recipe.data.augment,
         seed=recipe.seed,
         views=recipe.data.views,
-        masks=MaskDraw(rule=recipe.mask, decode=recipe.decode, grid=method.encoder.grid),
+        masks=MaskDraw(rule=recipe.mask, decode=recipe.decode, grid=method.encoder.grid, loss_on=recipe.loss_on),
         cache=None if recipe.data.cache is None else Path(recipe.data.cache),
         reading=reading_of(recipe.data),
     )

@@ -142,7 +142,7 @@ class _MadeUp:
         if isinstance(self.recipe, FinetuneRecipe):
             return Sample(index, self._clips, None, index % (self.recipe.classes or UNKNOWN_CLASSES))
         grid = self.recipe.clip.grid(self.recipe.model.encoder.cube)
-        draw = MaskDraw(rule=self.recipe.mask, decode=self.recipe.decode, grid=grid)
+        draw = MaskDraw(rule=self.recipe.mask, decode=self.recipe.decode, grid=grid, loss_on=self.recipe.loss_on)
         masks = [draw(generator(self.recipe.seed, epoch, index, view)) for view in range(self.recipe.data.views)]
         return Sample(index, self._clips, torch.from_numpy(np.stack(masks)), None)
 

@@ -16,6 +16,7 @@ from tubelet.train.files import only_run_in, open_folder
 from tubelet.train.log import LOG, TENSORBOARD
 from tubelet.train.skips import SKIPPED
 from tubelet.train.tally import NON_FINITE
+from tubelet.weights.places import TEACHER_FILE
 
 MODEL_FOLDER: Final = "model"
 RECIPE: Final = "recipe.yaml"
@@ -23,11 +24,11 @@ EVALUATION: Final = "evaluation"
 FREE: Final = frozenset(
     {
         *("name", "data.workers", "data.cache", "data.max_skipped", "run.log_every", "run.save_every", "run.keep"),
-        *("data.max_seconds_per_file", "run.parallel", "run.lost_after_seconds", "run.compile"),
+        *("data.max_seconds_per_file", "run.parallel", "run.lost_after_seconds", "run.compile", "distill.teacher"),
     }
 )
 """Fields that may change between two parts of one run: no number in it depends on them, or, where processes share the
-work in another way or blocks are compiled, by rounding alone."""
+work in another way or blocks are compiled, by rounding alone. A teacher may have moved: its weights are compared."""
 
 
 def prepare(out: Path, *, fresh: bool) -> None:
@@ -42,13 +43,17 @@ def _prepare(out: Path, *, fresh: bool) -> None:
     open_folder(out)
     with only_run_in(out):
         checkpoint.clean(out)
-        if not fresh:
-            return
-        for folder in (checkpoint.CHECKPOINTS, TENSORBOARD, MODEL_FOLDER, EVALUATION):
-            if (out / folder).exists():
-                shutil.rmtree(out / folder)
-        for file in (LOG, SKIPPED, RECIPE, NON_FINITE):
-            (out / file).unlink(missing_ok=True)
+        if fresh:
+            remove_work(out)
+
+
+def remove_work(out: Path) -> None:
+    """Remove what runs write in a run folder, and nothing else."""
+    for folder in (checkpoint.CHECKPOINTS, TENSORBOARD, MODEL_FOLDER, EVALUATION):
+        if (out / folder).exists():
+            shutil.rmtree(out / folder)
+    for file in (LOG, SKIPPED, RECIPE, NON_FINITE, TEACHER_FILE):
+        (out / file).unlink(missing_ok=True)
 
 
 def find(out: Path, recipe: PretrainRecipe | FinetuneRecipe, say: Callable[[str], None]) -> Path | None:
@@ -77,16 +82,25 @@ def _find(out: Path, recipe: PretrainRecipe | FinetuneRecipe, say: Callable[[str
 
 
 def _check_recipe(out: Path, state: Mapping[str, Any], recipe: PretrainRecipe | FinetuneRecipe) -> None:
-    before, now = _flat(_completed(state.get("recipe", {}), recipe)), _flat(recipe.model_dump(mode="json"))
-    changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
-    differing = [name for name in changed if name not in FREE]
+    differing = changed_fields(state.get("recipe", {}), recipe)
     if differing:
-        listed = ", ".join(f"{name} ({before.get(name)} -> {now.get(name)})" for name in differing[:8])
-        more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
         raise ValueError(
-            f"{out} holds a run of another recipe, at step {state['step']}: {listed}{more}; "
+            f"{out} holds a run of another recipe, at step {state['step']}: {listed(differing)}; "
             "start again there with --fresh, or choose another folder with --out"
         )
+
+
+def changed_fields(before: Mapping[str, Any], recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, tuple[Any, Any]]:
+    """Old and new value of each field that differs from a stored recipe, but for the fields `FREE`."""
+    old, new = _flat(_completed(before, recipe)), _flat(recipe.model_dump(mode="json"))
+    names = [name for name in sorted(old.keys() | new.keys()) if name not in FREE]
+    return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
+
+
+def listed(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """The first changes in words."""
+    words = ", ".join(f"{name} ({old} -> {new})" for name, (old, new) in list(changes.items())[:8])
+    return words + (f" and {len(changes) - 8} more" if len(changes) > 8 else "")
 
 
 def _completed(fields: Mapping[str, Any], recipe: PretrainRecipe | FinetuneRecipe) -> Mapping[str, Any]:

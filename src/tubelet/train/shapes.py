@@ -9,6 +9,7 @@ from tubelet.models.decoder import DecoderSpec
 from tubelet.models.mvit_spec import MViTSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.drop_path import drop_path_rates
+from tubelet.nn.recompute import recomputed_blocks
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.rng import generator
 from tubelet.types import Grid
@@ -59,23 +60,32 @@ class Block:
         return self.scaled or self.dropped
 
 
+class Recomputed(NamedTuple):
+    """How many of the first blocks run twice, for they keep nothing but their input between forward and backward."""
+
+    encoder: int = 0
+    decoder: int = 0
+
+
 @dataclass(frozen=True)
 class Layout:
-    """Shapes of all matrix products for one clip. In fine-tuning `wanted` is 0 and there is no decoder.
-
-    `recomputed`: the blocks of the encoder run twice, for they keep nothing between forward and backward.
-    """
+    """Shapes of all matrix products for one clip. In fine-tuning `wanted` is 0 and there is no decoder."""
 
     grid: Grid
     seen: int
     wanted: int
     embed: Linear
     encoder: tuple[Block, ...]
-    recomputed: bool
+    recomputed: Recomputed
     narrow: Linear | None
     decoder: tuple[Block, ...]
     head: Linear
     clip_bytes: int
+
+    @property
+    def blocks(self) -> Recomputed:
+        """All blocks: as many as can be recomputed."""
+        return Recomputed(len(self.encoder), len(self.decoder))
 
 
 def layout(recipe: PretrainRecipe | FinetuneRecipe) -> Layout:
@@ -99,7 +109,7 @@ def layout(recipe: PretrainRecipe | FinetuneRecipe) -> Layout:
             wanted=0,
             embed=Linear(grid.tokens, pixels, encoder.width, first=True),
             encoder=_encoder(encoder, grid.tokens),
-            recomputed=encoder.checkpointing,
+            recomputed=Recomputed(_recomputed(encoder)),
             narrow=None,
             decoder=(),
             head=Linear(1, encoder.width, recipe.classes or UNKNOWN_CLASSES),
@@ -113,7 +123,7 @@ def layout(recipe: PretrainRecipe | FinetuneRecipe) -> Layout:
         wanted=wanted,
         embed=Linear(seen, pixels, encoder.width, first=True),
         encoder=_encoder(encoder, seen),
-        recomputed=encoder.checkpointing,
+        recomputed=Recomputed(_recomputed(encoder), _recomputed(decoder)),
         narrow=Linear(seen, encoder.width, decoder.width),
         decoder=_decoder(decoder, seen, wanted),
         head=Linear(wanted, decoder.width, recipe.target.width(encoder.cube)),
@@ -127,6 +137,10 @@ def counts(recipe: PretrainRecipe) -> tuple[int, int]:
     hidden = recipe.mask(grid, generator(recipe.seed))
     decoded = recipe.decode(grid, hidden, generator(recipe.seed))
     return int((~hidden).sum()), int(decoded.sum())
+
+
+def _recomputed(spec: ViTSpec | DecoderSpec) -> int:
+    return recomputed_blocks(spec.checkpointing, spec.depth)
 
 
 def _encoder(spec: ViTSpec, tokens: int) -> tuple[Block, ...]:

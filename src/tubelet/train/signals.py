@@ -14,10 +14,14 @@ STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Interrupted(Exception):  # noqa: N818  not an error: the run saved its state and can be continued
-    """The run was asked to stop, and its state is saved. `signal` is the number of what asked."""
+    """The run was asked to stop, and its state is saved. `signal` is the number of what asked.
 
-    def __init__(self, number: int, *, step: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}; run again to continue")
+    `step` is the last one that was taken; None where it stopped between two runs.
+    """
+
+    def __init__(self, number: int, *, step: int | None = None) -> None:
+        after = "" if step is None else f" after step {step}"
+        super().__init__(f"stopped by {signal.Signals(number).name}{after}; run again to continue")
         self.signal = number
         self.step = step
 
@@ -38,6 +42,27 @@ class StopRequest:
             self.signal, self._asked = number, time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self._asked > 1:
             raise KeyboardInterrupt
+
+
+@contextmanager
+def stops_at_once() -> Iterator[None]:
+    """Inside, Ctrl-C, SIGTERM and SIGUSR1 raise `Interrupted`, but for where a `stop_request` takes note of them.
+
+    For work between runs that leaves nothing half done. Outside the main thread nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _raise) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  handlers are given the frame
+    raise Interrupted(number)
 
 
 @contextmanager

@@ -88,8 +88,9 @@ def train_attentive(
     steps, epochs = training.steps_per_epoch(len(train.labels)), training.epochs_for(len(train.labels))
     warmup = int(training.warmup_ratio * epochs * steps)
     rates = cosine(training.lr, 0.0, steps=epochs * steps, warmup_steps=warmup)
-    groups = parameter_groups(dict(probe.named_parameters()), weight_decay=training.weight_decay)
-    optimizer = Optimizer(groups, Optim(lr=training.lr, betas=(0.9, 0.999)))
+    named = dict(probe.named_parameters())
+    groups = parameter_groups(named, weight_decay=training.weight_decay)
+    optimizer = Optimizer(groups, named, Optim(lr=training.lr, betas=(0.9, 0.999)))
     loss = 0.0
     progress.begin("attentive probe", epochs, "epochs")
     try:

@@ -33,6 +33,7 @@ from tubelet.use.store import Facts, row_count
 from tubelet.use.stream import stream
 from tubelet.use.unit import Batches
 from tubelet.use.windows import Window, Windows, check_windows, read_windows
+from tubelet.video.frame_range import source_state
 from tubelet.video.manifest import Manifest, VideoRef, check_unique
 
 VIDEOS_A_UNIT: Final = 32
@@ -271,8 +272,8 @@ def _digest_of_files(manifest: Manifest) -> str:
     digest = hashlib.sha256()
     for video in manifest.videos:
         try:
-            facts = video.path.stat()
-            digest.update(f"{video.name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+            size, changed_ns = source_state(video.path)
+            digest.update(f"{video.name}\0{size}\0{changed_ns}\n".encode())
         except OSError:
             digest.update(f"{video.name}\0missing\n".encode())
     return digest.hexdigest()

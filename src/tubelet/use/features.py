@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from tubelet.train.files import write_text
 from tubelet.use.model import Model
 from tubelet.use.progress import Progress
 from tubelet.use.rows import RowFile
+from tubelet.video.frame_range import source_state
 from tubelet.video.manifest import VideoRef
 
 VERSION: Final = 1
@@ -103,10 +103,9 @@ def _digest(model: Model, videos: tuple[VideoRef, ...], clips: int) -> str:
 
 def _stamp(path: Path) -> tuple[int, int]:
     try:
-        facts = os.stat(path)
+        return source_state(path)
     except OSError:
         return -1, -1
-    return facts.st_size, facts.st_mtime_ns
 
 
 def _check_room(model: Model, videos: int, plan: FeaturePlan, *, split: str, progress: Progress) -> None:

@@ -24,6 +24,7 @@ from tubelet.spec import Spec, explain
 from tubelet.types import ClipShape
 from tubelet.use.pooling import PoolingName
 from tubelet.use.windows import Windows
+from tubelet.video.frame_range import frame_range_of
 from tubelet.video.sample import Sampler
 from tubelet.weights.write import sync
 
@@ -151,7 +152,7 @@ def locate(root: Path, name: str) -> Path | None:
     for choice in (path, path.with_name(f"{path.name}.mp4"), path.with_name(f"{path.name}.webm")):
         if choice.is_file():
             return choice
-    return None
+    return None if frame_range_of(path) is None else path
 
 
 def schema(width: int) -> pa.Schema:

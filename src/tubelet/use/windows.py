@@ -20,6 +20,7 @@ from torch import Tensor
 from tubelet.spec import Spec
 from tubelet.types import ClipShape
 from tubelet.video.augment import test_crops
+from tubelet.video.frame_folder import FolderSweep
 from tubelet.video.read import BadVideo, open_video
 from tubelet.video.sample import Sampler, Segments, Span, Strided, Uniform
 from tubelet.video.sweep import Sweep
@@ -155,7 +156,7 @@ def _by_frames(
 
 
 def _pictures(
-    sweep: Sweep, chosen: Iterator[tuple[Place, Int64[np.ndarray, " T"]]], *, size: int
+    sweep: Sweep | FolderSweep, chosen: Iterator[tuple[Place, Int64[np.ndarray, " T"]]], *, size: int
 ) -> Iterator[tuple[Place, UInt8[Tensor, "C T size size"]]]:
     """Windows with their pictures. Each frame is asked for once, in ascending order, and kept while it is needed.
 
@@ -179,7 +180,9 @@ def _pictures(
         yield place, torch.stack([kept[number] for number in wanted.tolist()], dim=1)
 
 
-def _read(sweep: Sweep, numbers: Int64[np.ndarray, " K"], *, size: int) -> dict[int, UInt8[Tensor, "C size size"]]:
+def _read(
+    sweep: Sweep | FolderSweep, numbers: Int64[np.ndarray, " K"], *, size: int
+) -> dict[int, UInt8[Tensor, "C size size"]]:
     if len(numbers) == 0:
         return {}
     frames = sweep.frames(numbers)

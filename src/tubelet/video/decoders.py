@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tubelet.video.frame_folder import FrameFolder
+from tubelet.video.frame_range import frame_range_of
 from tubelet.video.limits import Limits
 from tubelet.video.read import VideoFile, open_video
 from tubelet.video.torchcodec import TorchcodecFile, open_with_torchcodec, why_missing
@@ -14,13 +16,13 @@ from tubelet.video.torchcodec import TorchcodecFile, open_with_torchcodec, why_m
 Decoder = Literal["pyav", "torchcodec", "nvdec"]
 
 
-Video = VideoFile | TorchcodecFile
+Video = VideoFile | FrameFolder | TorchcodecFile
 """An open video: `len`, `info`, `frames(indices, short_side=...)`; `VideoFile` says what each means."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How videos are opened: by which decoder, within which limits.
+    """How videos are opened: by which decoder, within which limits. Folders of images are PyAV's work with any decoder.
 
     ValueError in one line where this machine has not got the decoder.
     """
@@ -37,6 +39,6 @@ class Reading:
 
     def open(self, path: Path) -> AbstractContextManager[Video]:
         """The video, for the time of a `with` block; BadVideo where it cannot be read."""
-        if self.decoder == "pyav":
+        if self.decoder == "pyav" or frame_range_of(path) is not None:
             return open_video(path, limits=self.limits)
         return open_with_torchcodec(path, limits=self.limits, device="cuda" if self.decoder == "nvdec" else "cpu")

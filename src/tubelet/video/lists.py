@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 UCF_LIST: Final = re.compile(r"(train|test)list0\d\.txt")
 HMDB_LIST: Final = re.compile(r"(?P<name>.+)_test_split(?P<split>\d)\.txt")
+ONE_NUMBER: Final = re.compile(r"(.*?\S)[\s,]+(-?[0-9]+)")
+TWO_NUMBERS: Final = re.compile(r"(.*?\S)[\s,]+(-?[0-9]+)[\s,]+(-?[0-9]+)")
 HEADERS: Final = frozenset({"path", "file", "filename", "video", "video_path", "videos"})
 
 
@@ -23,6 +25,10 @@ class Entry:
     label: int | str | None
     classes: tuple[str, ...] | None = None
     """Names of all classes, where the list's own class file tells them."""
+    folder: str | None = None
+    """The path without the numbers that stand between it and the label or the end of the line, where there are any."""
+    numbers: tuple[int, ...] = ()
+    """These numbers: one before a label, two at the end of a line of a list without labels."""
 
 
 def read_list(source: Path, *, labelled: bool, extensions: Collection[str]) -> list[Entry]:
@@ -135,26 +141,34 @@ def _labelled_entries(source: Path, lines: list[tuple[int, str]], extensions: Co
                 raise ValueError(f"{source}, line {number}: label {label!r} is not a number like those of other lines")
             if int(label) < 0:
                 raise ValueError(f"{source}, line {number}: label {label} is negative; labels count from 0")
-            entries.append(Entry(number, path, int(label)))
+            entries.append(_with_numbers(Entry(number, path, int(label)), path, ONE_NUMBER))
         else:
             if _is_number(label):
                 raise ValueError(f"{source}, line {number}: label {label!r} is a number, but other lines name classes")
-            entries.append(Entry(number, path, label))
+            entries.append(_with_numbers(Entry(number, path, label), path, ONE_NUMBER))
     return entries
 
 
 def _split_of(lines: list[tuple[int, str]], extensions: Collection[str]) -> Split:
-    """The separator under which most lines end in a number; else, for class names, the one right after the paths."""
+    """The separator under which most lines end in a number; else, for class names, the one right after the paths.
+
+    Paths of folders have no ending to know them by: the separator is then one that every line has.
+    """
     by_numbers = [sum((f := split(line)) is not None and _is_number(f[1]) for _, line in lines) for split in SPLITS]
     if lines and 2 * max(by_numbers) >= len(lines):
         return SPLITS[by_numbers.index(max(by_numbers))]
     by_paths = [sum((f := split(line)) is not None and _is_path(f[0], extensions) for _, line in lines)
                 for split in SPLITS]  # fmt: skip
-    return SPLITS[by_paths.index(max(by_paths))] if max(by_paths, default=0) else SPLITS[-1]
+    if max(by_paths, default=0):
+        return SPLITS[by_paths.index(max(by_paths))]
+    return next((split for split in SPLITS if all(split(line) for _, line in lines)), SPLITS[-1])
 
 
 def _unlabelled_entries(lines: list[tuple[int, str]], extensions: Collection[str]) -> list[Entry]:
-    """Paths. A label after a path is ignored, and so is V2's `path 0 -1` (start and length: the whole video)."""
+    """Paths. A label after a path is ignored, and so is V2's `path 0 -1` (start and length: the whole video).
+
+    Two numbers are kept with the path before them: what they mean, only the files tell.
+    """
     split = _split_of(lines, extensions)
     entries = []
     for number, line in lines:
@@ -162,12 +176,21 @@ def _unlabelled_entries(lines: list[tuple[int, str]], extensions: Collection[str
         fields = None if _is_path(path, extensions) else split(line)
         if fields is not None and _is_number(fields[1]):
             path = fields[0]
-            if fields[1] == "-1" and path.endswith(" 0"):
-                path = path[:-2].rstrip()
+            if fields[1] == "-1" and re.search(r"[\s,]0$", path):
+                path = _unquoted(path[:-2])
         elif fields is not None and _is_path(fields[0], extensions):
             path = fields[0]
-        entries.append(Entry(number, path, None))
+        entries.append(_with_numbers(Entry(number, path, None), "" if path == _unquoted(line) else line, TWO_NUMBERS))
     return entries
+
+
+def _with_numbers(entry: Entry, text: str, ending: re.Pattern[str]) -> Entry:
+    """The entry with the numbers that `text` ends in, and what stands before them, if it is so."""
+    found = ending.fullmatch(text)
+    if found is None:
+        return entry
+    folder, *numbers = found.groups()
+    return replace(entry, folder=_unquoted(folder), numbers=tuple(map(int, numbers)))
 
 
 def _json_entry(source: Path, number: int, line: str, *, labelled: bool) -> Entry:

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tubelet.video.frame_range import is_there
 from tubelet.video.lists import read_list
+from tubelet.video.numbered import is_frame_folder
+from tubelet.video.part import Part
+from tubelet.video.places import places_of
 from tubelet.video.shards import Member, expand, find_members
 
 # fmt: off
@@ -24,14 +28,21 @@ class VideoRef:
     """One video: where it lies, its class (None where unlabelled), and its identity.
 
     `name` is the path as listed, or relative to the folder; never the file name alone, which other folders may use too.
-    `path` may lead into a shard (`tubelet.video.span`).
-    `line` is its line in the list, from 1; None in a folder tree.
+    `path` may lead into a shard (`tubelet.video.span`), or to a folder of images (`tubelet.video.frame_range`).
+    `line` is its line in the list, from 1; None in a folder tree. `part` is the piece of the file that it is, None for
+    the whole.
     """
 
     path: Path
     label: int | None
     name: str
     line: int | None = None
+    part: Part | None = None
+
+    @property
+    def where(self) -> Path:
+        """The path, and which piece of the file where it is one: for messages."""
+        return self.path if self.part is None else self.path.with_name(f"{self.path.name}{self.part}")
 
 
 @dataclass(frozen=True)
@@ -48,17 +59,19 @@ class Manifest:
 
 
 def read_manifest(source: Path, *, root: Path | None = None, labelled: bool) -> Manifest:
-    """Read a folder of videos, a list, tar shards, or a single video file.
+    """Read a folder of videos, a list, tar shards, or a single video: a file or a folder of images.
 
-    A folder is searched with all its sub-folders, in sorted order, for files with a video extension; names that start
-    with a dot are left out. With labels, the sub-folders of the first level are the classes, in sorted order.
+    A folder is searched with all its sub-folders, in sorted order, for files with a video extension, and for folders
+    of numbered images and nothing else to see (`tubelet.video.numbered`), which are a video each; names that start with
+    a dot are left out. With labels, the sub-folders of the first level are the classes, in sorted order.
 
     A list has one video a line: `path label` with a space, tab or comma between, as Kinetics, SSv2 and the authors'
     scripts write it; a first line `path,label` is skipped; the label is the LAST field, so that paths may hold spaces
     and commas; it is a number from 0, or a class name. Without labels a line is a path, and a label is ignored.
     JSON Lines (`.jsonl`) have {"path": ..., "label": ...}. UCF101 lists (`trainlist01.txt`) are known by the
     `classInd.txt` beside them. Paths start from `root`, else from the list's folder. A path without an extension gets
-    `.mp4`, as the authors do (`.webm` where only that exists).
+    `.mp4`, as the authors do (`.webm` where only that exists), or is a folder of images, of which VideoMAE V2's lines
+    `folder start total` and `folder total label` take some (`tubelet.video.places`).
 
     Shards are `train-000000.tar`, several as `train-{000000..000012}.tar`, or a folder that holds tars and no videos.
 
@@ -69,7 +82,7 @@ def read_manifest(source: Path, *, root: Path | None = None, labelled: bool) -> 
         raise ValueError(f"{root}: no such folder (root of the paths in {source})")
     if source.is_dir():
         tars = sorted(source.glob("*.tar"))
-        if tars and not _relative_names(source):
+        if tars and not any((source / name).is_file() for name in _relative_names(source)):
             return _read_shards(source, tars, labelled=labelled)
         return _read_folder(source, labelled=labelled)
     if source.suffix == ".tar":
@@ -77,7 +90,7 @@ def read_manifest(source: Path, *, root: Path | None = None, labelled: bool) -> 
     if not source.exists():
         raise ValueError(f"{source}: no such file or folder")
     if source.suffix.lower() in VIDEO_EXTENSIONS:
-        return _single_file(source, labelled=labelled)
+        return _single_video(source, labelled=labelled)
     return _read_list(source, root=Path(root) if root else source.parent, labelled=labelled)
 
 
@@ -105,7 +118,10 @@ def check_unique(manifest: Manifest) -> None:
 def _read_folder(folder: Path, *, labelled: bool) -> Manifest:
     found = sorted(_relative_names(folder))
     if not found:
-        raise ValueError(f"{folder}: no videos in this folder (searched for {', '.join(sorted(VIDEO_EXTENSIONS))})")
+        kinds = ", ".join(sorted(VIDEO_EXTENSIONS))
+        raise ValueError(f"{folder}: no videos in this folder (searched for {kinds}, and folders of numbered images)")
+    if found == ["."]:
+        return _single_video(folder if folder.name.strip(".") else folder.resolve(), labelled=labelled)
     if not labelled:
         return Manifest(tuple(VideoRef(folder / name, None, name) for name in found), None, folder)
     loose = [name for name in found if "/" not in name]
@@ -128,12 +144,15 @@ def _relative_names(folder: Path) -> list[str]:
             continue
         been.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
+        if is_frame_folder(Path(here), files, video_extensions=VIDEO_EXTENSIONS):
+            found.append(Path(here).relative_to(folder).as_posix())
+            continue
         paths = [Path(here, name) for name in files if not name.startswith(".")]
         found += [path.relative_to(folder).as_posix() for path in paths if path.suffix.lower() in VIDEO_EXTENSIONS]
-    return found
+    return found if found == ["."] else [name for name in found if name != "."]  # pictures above videos are no video
 
 
-def _single_file(path: Path, *, labelled: bool) -> Manifest:
+def _single_video(path: Path, *, labelled: bool) -> Manifest:
     if labelled:
         raise ValueError(f"{path}: a single video has no label; give a list or a folder with a sub-folder per class")
     return Manifest((VideoRef(path, None, path.name),), None, path)
@@ -162,14 +181,15 @@ def _read_list(source: Path, *, root: Path, labelled: bool) -> Manifest:
         raise ValueError(f"{source}: no videos listed in it")
     names = sorted({entry.label for entry in entries if isinstance(entry.label, str)})
     number = {name: label for label, name in enumerate(names)}
+    places = places_of(source, entries, root=root, labelled=labelled, extensions=VIDEO_EXTENSIONS)
     videos = tuple(
         VideoRef(
-            path=_resolve(root, entry.path),
+            path=place.path,
             label=number[entry.label] if isinstance(entry.label, str) else entry.label,
-            name=entry.path,
+            name=place.name,
             line=entry.line,
         )
-        for entry in entries
+        for entry, place in zip(entries, places, strict=True)
     )
     classes = entries[0].classes or tuple(names) or None
     manifest = Manifest(videos, classes, source)
@@ -177,19 +197,10 @@ def _read_list(source: Path, *, root: Path, labelled: bool) -> Manifest:
     return manifest
 
 
-def _resolve(root: Path, listed: str) -> Path:
-    path = root / listed
-    if path.suffix.lower() in VIDEO_EXTENSIONS or path.is_file():
-        return path
-    webm = path.with_name(f"{path.name}.webm")
-    mp4 = path.with_name(f"{path.name}.mp4")
-    return webm if webm.is_file() and not mp4.is_file() else mp4
-
-
 def _check_some_exist(manifest: Manifest, root: Path) -> None:
     """A wrong root should be said at once, not after every video was skipped."""
     first = manifest.videos[:100]
-    if not any(video.path.is_file() for video in first):
+    if not any(is_there(video.path) for video in first):
         raise ValueError(
             f"{manifest.source}: none of the first {len(first)} videos exists, for example {first[0].path}; "
             f"set root to the folder that the paths start from (now {root})"

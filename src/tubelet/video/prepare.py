@@ -13,6 +13,7 @@ from typing import Final
 
 from tubelet.video.errors import BadVideo
 from tubelet.video.files import alone_in
+from tubelet.video.frame_range import frame_range_of, source_state
 from tubelet.video.limits import last_resort
 from tubelet.video.manifest import VIDEO_EXTENSIONS, Manifest
 from tubelet.video.prepared import Journal, Record, SourceState, journal_of
@@ -92,12 +93,12 @@ class Collection:
 
     def _look_at(self, name: str, path: Path, how: Preparation) -> None:
         try:
-            facts = path.stat()
+            size, changed_ns = source_state(path)
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
             self.skipped[name] = Skipped(path, "no such file" if missing else str(error.strerror))
             return
-        source = SourceState(path.absolute(), facts.st_size, facts.st_mtime_ns)
+        source = SourceState(path.absolute(), size, changed_ns)
         record = self._journal.get(name)
         if record is not None:
             _check_same_source(self.out, record, source)
@@ -115,7 +116,8 @@ def open_collection(manifest: Manifest, out: Path, how: Preparation, *, root: Pa
     used: it lies inside the source, holds other files, or files of the same name from other sources; and for shards.
     """
     source = manifest.source
-    start = root or (source if source.is_dir() else source.parent)
+    is_tree = source.is_dir() and manifest.videos[0].path.resolve() != source.resolve()
+    start = root or (source if is_tree else source.parent)
     if any(span_of(video.path) is not None for video in manifest.videos):
         raise ValueError(f"{source}: shards hold prepared videos; give the videos themselves")
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
@@ -132,17 +134,21 @@ def open_collection(manifest: Manifest, out: Path, how: Preparation, *, root: Pa
 def target_names(paths: Sequence[Path], root: Path) -> list[str]:
     """What the prepared files of each source are called after: its path from `root`, without the extension.
 
-    A source outside `root` keeps its whole path. Where two videos in a folder differ in the extension only, both keep
-    it. ValueError where two sources come to the same name all the same.
+    A source outside `root` keeps its whole path, and a folder of images its whole name, whatever dots it has. Where two
+    videos in a folder differ in the extension only, both keep it. ValueError where two sources come to the same name
+    all the same.
     """
     siblings = _Siblings()
     owner: dict[str, Path] = {}
     names = []
     for path in paths:
-        full = Path(os.path.abspath(path))  # resolves no links: sets are often linked together
+        images = frame_range_of(path)
+        shown_path = path if images is None else images.shown
+        full = Path(os.path.abspath(shown_path))  # resolves no links: sets are often linked together
         start = os.path.abspath(root)
         shown = full.relative_to(start) if full.is_relative_to(start) else full.relative_to(full.anchor)
-        name = _listable(shown.as_posix() if siblings.differ_in_extension(full) else shown.with_suffix("").as_posix())
+        keeps_end = images is not None or siblings.differ_in_extension(full)
+        name = _listable(shown.as_posix() if keeps_end else shown.with_suffix("").as_posix())
         if owner.setdefault(name, full) != full:
             raise ValueError(f"{full} and {owner[name]} would both be prepared as {name}")
         names.append(name)

@@ -6,13 +6,14 @@ nothing needs (`tubelet.video.seek`), and stops after it. Every decoded frame mu
 packets promised, and undamaged; else more is decoded, in the end all from the start. (In a damaged file whose damage
 the decoder does not report, a frame may still differ from that of a full decode; it is the same one each time.)
 Only wanted frames are converted to RGB. Rotation metadata is applied. Non-square pixels stay as they are stored.
+
+A folder of numbered images is read by `tubelet.video.frame_folder`; `open_video` tells which it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,9 @@ import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
 from tubelet.video.errors import FFMPEG_ERRORS, BadVideo, damage, in_words
+from tubelet.video.frame_folder import FrameFolder
+from tubelet.video.frame_range import frame_range_of
+from tubelet.video.info import VideoInfo
 from tubelet.video.limits import Limits
 from tubelet.video.opened import Opened
 from tubelet.video.packets import PacketIndex, packet_index
@@ -29,20 +33,6 @@ from tubelet.video.seek import OutOfStep, fetch, fetch_all_between
 from tubelet.video.sweep import Sweep
 
 __all__ = ["BadVideo", "VideoFile", "VideoInfo", "frames", "open_video", "probe"]
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """Facts of a file. `width` and `height` are those of the upright frames; `rotation` is what the file states, in
-    degrees counter-clockwise; `fps` is the mean rate (0 for a single frame without a rate)."""
-
-    frames: int
-    fps: float
-    duration_seconds: float
-    width: int
-    height: int
-    rotation: int
-    codec: str
 
 
 class VideoFile:
@@ -184,9 +174,13 @@ class VideoFile:
 
 
 @contextmanager
-def open_video(path: Path | str, *, limits: Limits = Limits()) -> Iterator[VideoFile]:
-    """Open a video for reading; the file is closed on leaving. BadVideo where it cannot be read within `limits`."""
-    video = VideoFile(Path(path), limits)
+def open_video(path: Path | str, *, limits: Limits = Limits()) -> Iterator[VideoFile | FrameFolder]:
+    """Open a video for reading; the file is closed on leaving. BadVideo where it cannot be read within `limits`.
+
+    `path` may name a folder of numbered images, or some of them (`tubelet.video.frame_range`).
+    """
+    images = frame_range_of(Path(path))
+    video = VideoFile(Path(path), limits) if images is None else FrameFolder(images, limits)
     try:
         yield video
     finally:

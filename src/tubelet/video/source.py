@@ -12,6 +12,8 @@ from typing import Any, Final
 import av
 
 from tubelet.video.errors import FFMPEG_ERRORS, BadVideo, damage, in_words
+from tubelet.video.frame_folder import FRAMES_A_SECOND, FrameFolder
+from tubelet.video.frame_range import FrameRange, frame_range_of
 from tubelet.video.limits import Limits
 from tubelet.video.opened import Opened
 
@@ -77,6 +79,35 @@ class Source:
             raise BadVideo(self._file.path, reason, done) from error
         if not done:
             raise BadVideo(self._file.path, "no frame can be decoded")
+
+
+class FolderSource:
+    """A folder of images, with the interface of `Source`; they are shown at `FRAMES_A_SECOND`."""
+
+    size = (0, 0)
+    rate = Fraction(FRAMES_A_SECOND)
+    tick = 1 / Fraction(FRAMES_A_SECOND)
+
+    def __init__(self, images: FrameRange, limits: Limits) -> None:
+        self._folder = FrameFolder(images, limits)
+        self.seconds = len(self._folder) / FRAMES_A_SECOND
+
+    def __enter__(self) -> FolderSource:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._folder.close()
+
+    def frames(self) -> Iterator[Shown]:
+        """BadVideo where an image is bad."""
+        for number, frame in enumerate(self._folder.decoded()):
+            yield Shown(frame, number * self.tick)
+
+
+def open_source(path: Path, *, by_count: bool, limits: Limits = Limits()) -> Source | FolderSource:
+    """A file or a folder of images, to be read once. BadVideo where it cannot be opened, or passes a limit."""
+    images = frame_range_of(path)
+    return Source(path, by_count=by_count, limits=limits) if images is None else FolderSource(images, limits)
 
 
 def _stated_seconds(file: Opened) -> float | None:

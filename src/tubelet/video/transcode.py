@@ -14,7 +14,7 @@ from pydantic import Field
 
 from tubelet.spec import Spec
 from tubelet.video.encode import Encoder
-from tubelet.video.source import NoTimes, Shown, Source, at_constant_rate, mean_spacing
+from tubelet.video.source import FolderSource, NoTimes, Shown, Source, at_constant_rate, mean_spacing, open_source
 from tubelet.video.upright import UprightYuv
 
 FRAMES_A_BEAT: Final = 50
@@ -78,7 +78,7 @@ class _Work:
 
     def run(self, *, by_count: bool) -> tuple[Part, ...]:
         try:
-            with Source(self._source, by_count=by_count) as opened:
+            with open_source(self._source, by_count=by_count) as opened:
                 rate = self._how.rate
                 frames = opened.frames() if rate is None else at_constant_rate(opened.frames(), rate, self._source)
                 length = part_seconds(opened.seconds, self._how.segment_seconds)
@@ -94,7 +94,7 @@ class _Work:
             for part, start, end in zip(self._parts, self._starts, self._starts[1:], strict=False)
         )
 
-    def _encode(self, group: Iterable[Shown], opened: Source) -> None:
+    def _encode(self, group: Iterable[Shown], opened: Source | FolderSource) -> None:
         rate = self._how.rate
         part = Encoder(
             self._target(len(self._parts)),

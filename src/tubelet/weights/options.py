@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+V2_ONLY: Final = frozenset({"decoder_mask_ratio", "head_drop_rate"})
+"""Options that only the scripts of VideoMAE V2 have, for pre-training and for fine-tuning."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class SavedOptions:
     mask_ratio: float | None = None
     normalised: bool | None = None
     data_set: str | None = None
+    is_v2: bool = False
 
     @staticmethod
     def of(options: Mapping[str, Any]) -> SavedOptions:
@@ -33,6 +37,7 @@ class SavedOptions:
             mask_ratio=_ratio(options, "mask_ratio"),
             normalised=_switch(options, "normlize_target"),
             data_set=_text(options, "data_set"),
+            is_v2=not V2_ONLY.isdisjoint(options),
         )
 
     @property

@@ -11,6 +11,7 @@ MODEL_FOLDER: Final = "model"
 CHECKPOINTS: Final = "checkpoints"
 RECIPE_FILE: Final = "recipe.yaml"
 CLASSES_FILE: Final = "classes.txt"
+TEACHER_FILE: Final = "teacher.json"
 _OTHERS: Final = (".safetensors", ".pth", ".pt", ".bin", ".pyth", ".ckpt")
 
 

@@ -24,6 +24,8 @@ from tubelet.weights.slowfast_config import SlowFastConfig
 from tubelet.weights.tensors import in_float32
 
 EMBEDDING: Final = "encoder.patch_embed.weight"
+GIANT_PATCH: Final = 14
+"""Of ViT-g, which only VideoMAE V2 has. The smaller files of V2 have the same names and shapes as those of V1."""
 WRAPPER: Final = "classifier."
 """In front of all names where a fine-tuning method was saved whole: the checkpoints of a run."""
 
@@ -99,16 +101,21 @@ def _official(file: Path, content: Content) -> Source:
     official = from_file(content.state, file, config)
     state, notes = in_float32(official.state)
     given = Given(file, options=SavedOptions.of(content.options), tokens=official.tokens, config=config)
-    words = _what(official)
+    words = _what(official, given.options)
     notes = (*official.notes, *notes)
     return Source(file, words, state, given, is_released=True, dropped=official.dropped, notes=notes)
 
 
-def _what(official: Official) -> str:
+def _what(official: Official, options: SavedOptions) -> str:
     if official.kind in MULTISCALE:
         classes = f" classifier, {len(official.state['head.bias'])} classes" if "head.bias" in official.state else ""
         return f"SlowFast {'MaskFeat pre-training' if official.kind == 'maskfeat' else 'MViT' + classes}"
-    version = " V2" if "encoder.blocks.0.attention.scale" in official.state else ""
+    is_v2 = (
+        options.is_v2
+        or "encoder.blocks.0.attention.scale" in official.state  # cosine attention
+        or official.state[EMBEDDING].shape[-1] == GIANT_PATCH
+    )
+    version = " V2" if is_v2 else ""
     if "head.bias" in official.state:
         return f"VideoMAE{version} classifier, {len(official.state['head.bias'])} classes"
     if any(name.startswith("decoder.") for name in official.state):

@@ -13,10 +13,13 @@ from tubelet.methods.classifier import Classifier
 from tubelet.models.encoders import Encoder
 from tubelet.models.mvit import MViT
 from tubelet.nn.position import stretch
+from tubelet.recipe import FreshHead, SameClasses, StartHead
 from tubelet.types import ClipShape
 from tubelet.weights.fit import check_fit
+from tubelet.weights.head import mapped_head
 from tubelet.weights.imported import ENCODER, POSITIONS
 from tubelet.weights.multiscale import check_widening
+from tubelet.weights.names import Names
 from tubelet.weights.places import weights_file as weights_file
 from tubelet.weights.rename import State
 from tubelet.weights.shapes import USUAL
@@ -54,24 +57,19 @@ def encoder_weights(path: Path) -> State:
     return {name.removeprefix(ENCODER): t for name, t in all_weights(path).items() if name.startswith(ENCODER)}
 
 
-def start_classifier(classifier: Classifier, path: Path) -> Started:
-    """Put a pre-trained encoder under a classifier, strictly; `fc_norm` and head stay fresh.
+def start_classifier(
+    classifier: Classifier, path: Path, *, head: StartHead = FreshHead(), names: Names = ()
+) -> Started:
+    """Put a pre-trained encoder under a classifier, strictly; `fc_norm` and head stay fresh unless `head` says more.
 
     Fine-tuning reads the mean of the tokens through its own norm, so the encoder's final norm is dropped (V1
     `run_class_finetuning.py`), unless the classifier has it (pooling "first"). A learnt position table of another clip
-    is stretched; for fixed ones the recipe decides (`model.encoder.positions`), and a note says how.
+    is stretched; for fixed ones the recipe decides (`model.encoder.positions`), and a note says how. `names` are those
+    of the classifier's classes, for a head that starts from other ones (`tubelet.weights.head`).
     """
-    source = read_source(path)
-    state, notes = _placed(source, classifier.encoder)
-    wanted = classifier.state_dict()
-    final_norm = isinstance(classifier.encoder.norm, nn.LayerNorm)
-    left = (MASK_TOKEN,) if final_norm else (MASK_TOKEN, "encoder.norm.")
-    used = {n: t for n, t in state.items() if n.startswith(ENCODER) and not n.startswith(left)}
-    fresh = tuple(n for n in wanted if not n.startswith(ENCODER) or (n.startswith("encoder.norm.") and n not in used))
-    check_fit(used, {n: t for n, t in wanted.items() if n not in fresh}, source.file)
-    classifier.load_state_dict(used, strict=False)
-    unused = tuple(n for n in state if n not in used)
-    return Started(source.file, tuple(used), (*source.dropped, *unused), fresh, (*source.notes, *notes))
+    state, started = classifier_state(classifier, path, head=head, names=names)
+    classifier.load_state_dict(state, strict=False)
+    return started
 
 
 def start_whole(method: nn.Module, path: Path) -> Started:
@@ -79,11 +77,38 @@ def start_whole(method: nn.Module, path: Path) -> Started:
 
     Positions as in `start_classifier`.
     """
+    state, started = whole_state(method, path)
+    method.load_state_dict(state, strict=True)
+    return started
+
+
+def classifier_state(
+    classifier: Classifier, path: Path, *, head: StartHead = FreshHead(), names: Names = ()
+) -> tuple[State, Started]:
+    """What `start_classifier` loads, and its errors. The classifier may be on the meta device."""
+    source = read_source(path)
+    state, notes = _placed(source, classifier.encoder)
+    taken: State = {}
+    if isinstance(head, SameClasses):
+        taken, said = mapped_head(head, names, source, classifier)
+        notes = (*notes, *said)
+    wanted = classifier.state_dict()
+    final_norm = isinstance(classifier.encoder.norm, nn.LayerNorm)
+    left = (MASK_TOKEN,) if final_norm else (MASK_TOKEN, "encoder.norm.")
+    used = {n: t for n, t in state.items() if n.startswith(ENCODER) and not n.startswith(left)}
+    used |= taken
+    fresh = tuple(n for n in wanted if n not in used and (not n.startswith(ENCODER) or n.startswith("encoder.norm.")))
+    check_fit(used, {n: t for n, t in wanted.items() if n not in fresh}, source.file)
+    unused = tuple(n for n in state if n not in used)
+    return used, Started(source.file, tuple(used), (*source.dropped, *unused), fresh, (*source.notes, *notes))
+
+
+def whole_state(method: nn.Module, path: Path) -> tuple[State, Started]:
+    """What `start_whole` loads, and its errors. The method may be on the meta device."""
     source = read_source(path)
     state, notes = _placed(source, method.encoder) if isinstance(method, MaskedAutoencoder) else (source.state, ())
     check_fit(state, method.state_dict(), source.file)
-    method.load_state_dict(state, strict=True)
-    return Started(source.file, tuple(state), source.dropped, (), (*source.notes, *notes))
+    return state, Started(source.file, tuple(state), source.dropped, (), (*source.notes, *notes))
 
 
 def _placed(source: Source, encoder: Encoder) -> tuple[State, tuple[str, ...]]:

@@ -1,0 +1,150 @@
+"""What may be wrong with a stage, found before the first step of the first one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from tubelet.data.order import rank_rows, steps_per_epoch
+from tubelet.eval.labelled_sets import labelled_sets
+from tubelet.eval.labels import Names, read_names, relabelled
+from tubelet.eval.stages import Step
+from tubelet.methods.autoencoder import MaskedAutoencoder
+from tubelet.methods.classifier import Classifier
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe, SameClasses, reading_of
+from tubelet.rng import generator, step_rng
+from tubelet.spec import replace
+from tubelet.train.device import pick_device
+from tubelet.train.distributed import place
+from tubelet.train.pretrain import plan_of
+from tubelet.train.schedule import learning_rates
+from tubelet.train.sources import path_or_none, videos_of_epoch
+from tubelet.video.manifest import Manifest, check_unique, read_manifest
+from tubelet.weights.fit import check_fit
+from tubelet.weights.head import class_rows
+from tubelet.weights.places import CLASSES_FILE, MODEL_FOLDER, weights_file
+from tubelet.weights.start import classifier_state, whole_state
+
+
+def check_steps(steps: Sequence[Step], *, redone: int) -> None:
+    """ValueError in one line that names the stage, for whatever the first look at its data and weights tells.
+
+    Stages before the place `redone` that are finished are left out: what they need may be gone by now.
+    """
+    names: dict[Path, Names] = {}
+    for number, step in enumerate(steps):
+        try:
+            if step.is_finished and number < redone:
+                names |= _kept_names(step)
+            else:
+                names |= _check(step, steps, names)
+        except ValueError as error:
+            raise ValueError(f"stage {step.name!r}: {error}") from error
+    _check_devices(steps)
+
+
+def tested_videos(step: Step) -> Manifest:
+    """The videos that a stage is tested on. ValueError where it names none that are there."""
+    recipe = cast(FinetuneRecipe, step.recipe)
+    if isinstance(step.evaluate, str):
+        return read_manifest(Path(step.evaluate), root=path_or_none(recipe.data.root), labelled=True)
+    sets = labelled_sets(recipe)
+    if not sets.val:
+        raise ValueError("evaluate: true tests on the validation videos, and none are given; name a list instead")
+    if len(sets.val) == 1:
+        (only,) = sets.val
+        return Manifest(only.videos, sets.names, Path(only.name))
+    named = [dataclasses.replace(one, name=f"{source.name}/{one.name}") for source in sets.val for one in source.videos]
+    return Manifest(tuple(named), sets.names, Path(recipe.name))
+
+
+def _check(step: Step, steps: Sequence[Step], names: dict[Path, Names]) -> dict[Path, Names]:
+    recipe = step.recipe
+    pick_device(recipe.run)
+    reading_of(recipe.data)
+    if isinstance(recipe, PretrainRecipe):
+        _check_schedule(recipe, _videos_of_epoch(recipe))
+        _check_autoencoder(recipe, step, steps)
+        return {}
+    sets = labelled_sets(recipe)
+    _check_schedule(recipe, sum(source.share.slots for source in sets.train))
+    _check_classifier(recipe, step, sets.names)
+    if isinstance(recipe.start_head, SameClasses) and step.start is not None:
+        class_rows(recipe.start_head, sets.names, names.get(step.start), step.start.name)
+    if step.evaluate is not False:
+        tested = tested_videos(step)
+        check_unique(tested)
+        relabelled(tested, sets.names)
+        if tested.classes is None and sets.mixes and recipe.data.class_names is None:
+            raise ValueError(f"{tested.source}: labels are plain numbers, which mean nothing among merged classes")
+    return {step.folder: sets.names}
+
+
+def _check_schedule(recipe: PretrainRecipe | FinetuneRecipe, videos: int) -> None:
+    """Enough videos for a batch, a batch that the processes can share, a warm-up that fits."""
+    batch = recipe.run.batch_size
+    rank_rows(batch, rank=place().rank, world=place().world)
+    steps = steps_per_epoch(videos, batch)
+    learning_rates(recipe.optim, recipe.schedule, batch_size=batch, steps_per_epoch=steps)
+
+
+def _videos_of_epoch(recipe: PretrainRecipe) -> int:
+    """At least so many: long videos count once here, as to cut them takes a look at every file."""
+    whole = tuple(replace(source, segment_seconds=None) for source in recipe.data.sources)
+    videos = videos_of_epoch(replace(recipe, data=replace(recipe.data, sources=whole)), _nobody)
+    if videos is None:
+        raise ValueError("no videos to train on: set data.videos or data.sources")
+    if videos < recipe.run.batch_size and whole != recipe.data.sources:
+        return videos_of_epoch(recipe, _nobody) or 0
+    return videos
+
+
+def _check_autoencoder(recipe: PretrainRecipe, step: Step, steps: Sequence[Step]) -> None:
+    method = cast(MaskedAutoencoder, _shell(recipe))
+    masks = plan_of(recipe, method).masks
+    assert masks is not None
+    masks(generator(recipe.seed, 0))  # may find that its grid cannot be hidden so
+    if step.start is not None:
+        before = next(one.recipe for one in steps if one.folder == step.start)
+        check_fit(_shell(before).state_dict(), method.state_dict(), step.start)
+    elif recipe.start is not None:
+        whole_state(method, Path(recipe.start))
+
+
+def _check_classifier(recipe: FinetuneRecipe, step: Step, names: Names) -> None:
+    shell = cast(Classifier, _shell(replace(recipe, classes=len(names))))
+    if step.start is None and recipe.start is not None:
+        classifier_state(shell, Path(recipe.start), head=recipe.start_head, names=names)
+    if recipe.distill is not None and recipe.distill.teacher is not None:
+        weights_file(Path(recipe.distill.teacher))
+
+
+def _shell(recipe: PretrainRecipe | FinetuneRecipe) -> nn.Module:
+    """Its network without numbers."""
+    with step_rng(recipe.seed, 0), torch.device("meta"):
+        if isinstance(recipe, PretrainRecipe):
+            return recipe.model.build(recipe.clip, recipe.target)
+        assert recipe.classes is not None
+        return recipe.model.build(recipe.clip, recipe.classes)
+
+
+def _kept_names(step: Step) -> dict[Path, Names]:
+    if isinstance(step.recipe, PretrainRecipe):
+        return {}
+    return {step.folder: read_names(step.folder / MODEL_FOLDER / CLASSES_FILE)}
+
+
+def _check_devices(steps: Sequence[Step]) -> None:
+    """Processes meet once, for all stages."""
+    kinds = {step.recipe.run.device for step in steps}
+    if place().world > 1 and len(kinds) > 1:
+        raise ValueError(f"under torchrun all stages need one run.device, not {', '.join(sorted(kinds))}")
+
+
+def _nobody(line: str) -> None:
+    """Hears nothing."""

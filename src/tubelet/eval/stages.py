@@ -1,0 +1,146 @@
+"""The folders of a progressive run: which stages are finished there, and whether they are those of the recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe, ProgressiveRecipe, read_recipe
+from tubelet.spec import did_you_mean, replace
+from tubelet.train.checkpoint import latest
+from tubelet.train.files import write_text
+from tubelet.train.integrity import sums_of
+from tubelet.train.resume import RECIPE, changed_fields, listed, remove_work
+from tubelet.weights.places import CLASSES_FILE, MODEL_FILE, MODEL_FOLDER
+
+SEAL: Final = "stage.json"
+"""What a stage started from, in its folder."""
+LEARNT: Final = "run.batch_size"
+"""The one field of `run` that what was learnt depends on."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage where it runs. `start` is the folder that it starts from, None where its recipe says from what."""
+
+    name: str
+    number: int
+    recipe: PretrainRecipe | FinetuneRecipe
+    folder: Path
+    start: Path | None
+    evaluate: bool | str
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its model is whole: the names of the classes are written last."""
+        model = self.folder / MODEL_FOLDER
+        names = isinstance(self.recipe, PretrainRecipe) or (model / CLASSES_FILE).is_file()
+        return (model / MODEL_FILE).is_file() and names
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is work to go on from."""
+        return latest(self.folder) is not None
+
+
+def steps_of(recipe: ProgressiveRecipe, out: Path) -> tuple[Step, ...]:
+    """The stages of a recipe that `resolved` gave, each with its folder and with what it starts from in its recipe."""
+    folders = [out / f"{number}-{stage.name}" for number, stage in enumerate(recipe.stages, start=1)]
+    steps = []
+    for place, (stage, folder) in enumerate(zip(recipe.stages, folders, strict=True)):
+        place_of_start = recipe.start_of(place)
+        start = None if place_of_start is None else folders[place_of_start]
+        own = stage.filled
+        if start is not None:
+            own = replace(own, start=_path_of(start, folder))
+        steps.append(Step(stage.name, place + 1, own, folder, start, stage.evaluate))
+    return tuple(steps)
+
+
+def first_to_redo(steps: tuple[Step, ...], *, fresh: bool, redo: str | None) -> int:
+    """From which place on work is removed; their number for none. ValueError for a name that no stage has."""
+    if fresh:
+        return 0
+    if redo is None:
+        return len(steps)
+    names = [step.name for step in steps]
+    if redo not in names:
+        raise ValueError(f"no stage is called {redo!r}; {did_you_mean(redo, names)}")
+    return names.index(redo)
+
+
+def check_kept(steps: Sequence[Step]) -> None:
+    """ValueError in one line where a folder holds work of another recipe, or work on weights that are not there."""
+    folders = {step.folder: step for step in steps}
+    for step in steps:
+        if not step.is_finished and not step.is_begun:
+            continue
+        again = f"redo it and what follows with --from {step.name}, or choose another --out"
+        changes = _changes(step)
+        if changes:
+            state = "finished" if step.is_finished else "begun"
+            raise ValueError(f"{step.folder}: this stage was {state} with another recipe: {listed(changes)}; {again}")
+        if step.start is None:
+            continue
+        if not folders[step.start].is_finished:
+            raise ValueError(f"{step.folder}: work is here, but {step.start}, which it starts from, has none; {again}")
+        before, now = _sealed(step), _seal(step.start)
+        if before is not None and before != now:
+            raise ValueError(f"{step.folder}: was begun from other weights than {step.start} holds by now; {again}")
+
+
+def clear(steps: Sequence[Step]) -> None:
+    """Remove the work of these stages, the last one first, so that none is left without what it starts from."""
+    for step in reversed(steps):
+        if step.folder.exists():
+            remove_work(step.folder)
+            (step.folder / SEAL).unlink(missing_ok=True)
+
+
+def write_seal(step: Step) -> None:
+    """Note in the folder of a stage that is about to begin what it starts from."""
+    if step.start is not None and not step.is_begun:
+        step.folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"start": step.start.name, "sha256": _seal(step.start)}, indent=1) + "\n"
+        write_text(step.folder / SEAL, text)
+
+
+def _path_of(start: Path, folder: Path) -> str:
+    """The path of a start; where its stage has begun, the path it had then, for all of OUT may have been moved."""
+    kept = _kept_recipe(folder) if latest(folder) is not None or (folder / MODEL_FOLDER).exists() else None
+    if kept is not None and kept.start is not None and Path(kept.start).name == start.name:
+        return kept.start
+    return str(start)
+
+
+def _kept_recipe(folder: Path) -> PretrainRecipe | FinetuneRecipe | None:
+    path = folder / RECIPE
+    return read_recipe(path) if path.is_file() else None
+
+
+def _changes(step: Step) -> dict[str, tuple[Any, Any]]:
+    kept, now = _kept_recipe(step.folder), step.recipe
+    if kept is None:
+        return {}
+    if isinstance(kept, FinetuneRecipe) and isinstance(now, FinetuneRecipe) and now.classes is None:
+        now = replace(now, classes=kept.classes)  # counted in the labels when it began
+    changes = changed_fields(kept.model_dump(mode="json"), now)
+    if step.is_finished:  # a later stage may well run on another machine
+        changes = {name: both for name, both in changes.items() if name == LEARNT or not name.startswith("run.")}
+    return changes
+
+
+def _seal(start: Path) -> str:
+    file = start / MODEL_FOLDER / MODEL_FILE
+    return str(sums_of([file], folder=file.parent)[MODEL_FILE]["sha256"])
+
+
+def _sealed(step: Step) -> str | None:
+    path = step.folder / SEAL
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["sha256"]) if path.is_file() else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: damaged; redo the stage and what follows with --from {step.name}") from error

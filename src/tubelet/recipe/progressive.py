@@ -1,0 +1,88 @@
+"""Several runs after one another, each from the weights of one before: progressive training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from tubelet.recipe.kinds import FinetuneRecipe, PretrainRecipe
+from tubelet.spec import Spec, did_you_mean
+
+PREVIOUS: Final = "previous"
+ALL: Final = "all"
+_RESERVED: Final = (PREVIOUS, ALL, "name", "seed", "stages", "kind")
+
+OneRun = PretrainRecipe | FinetuneRecipe
+
+
+def _tag(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "name"
+    kind = value.get("kind") if isinstance(value, dict) else value.kind if isinstance(value, OneRun) else None
+    return kind if kind in ("pretrain", "finetune") else None
+
+
+class Stage(Spec):
+    """One run. `start` is the stage whose weights it starts from: the one before, an earlier one by its name, or null.
+
+    With null, and in the first stage, the recipe's own `start` counts: a file, a run, or none, which is from scratch.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="letters, digits, - and _")
+    recipe: Annotated[
+        Annotated[str, Tag("name")]
+        | Annotated[PretrainRecipe, Tag("pretrain")]
+        | Annotated[FinetuneRecipe, Tag("finetune")],
+        Discriminator(
+            _tag,
+            custom_error_type="recipe",
+            custom_error_message="give the name of a recipe, a YAML file, or a mapping with kind: pretrain or finetune",
+        ),
+    ] = Field(description="name of a recipe, a YAML file beside this one, or the recipe itself")
+    changes: tuple[str, ...] = Field(default=(), description="changes to the recipe: field=value")
+    start: str | None = Field(default=PREVIOUS, description="previous, the name of an earlier stage, or null")
+    evaluate: bool | str = Field(default=False, description="after the stage, test on this list; true: on data.val")
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name in _RESERVED:
+            raise ValueError(f"{name!r} has a meaning of its own; choose another name")
+        return name
+
+    @property
+    def filled(self) -> OneRun:
+        """The recipe of a stage that `resolved` gave."""
+        assert not isinstance(self.recipe, str)
+        return self.recipe
+
+
+class ProgressiveRecipe(Spec):
+    """Stages of training (VideoMAE V2, arXiv:2303.16727, section 3.4), one after the other."""
+
+    kind: Literal["progressive"] = "progressive"
+    name: str
+    seed: int | None = Field(default=None, ge=0, description="seed of all stages; null: that of each recipe")
+    stages: tuple[Stage, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _stages_in_order(self) -> ProgressiveRecipe:
+        names = [stage.name for stage in self.stages]
+        for place, stage in enumerate(self.stages):
+            if stage.name in names[:place]:
+                raise ValueError(f"two stages are called {stage.name!r}")
+            if stage.start in (None, PREVIOUS, *names[:place]):
+                continue
+            if stage.start in names:
+                raise ValueError(f"stage {stage.name!r} cannot start from {stage.start!r}, which is not before it")
+            hint = did_you_mean(str(stage.start), (PREVIOUS, *names[:place]))
+            raise ValueError(f"stage {stage.name!r} starts from {stage.start!r}, which is no stage; {hint}")
+        return self
+
+    def start_of(self, place: int) -> int | None:
+        """The place of the stage that stage `place` starts from; None where its recipe says what to start from."""
+        start = self.stages[place].start
+        if start is None or (start == PREVIOUS and place == 0):
+            return None
+        return place - 1 if start == PREVIOUS else [stage.name for stage in self.stages].index(start)
