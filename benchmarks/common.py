@@ -17,7 +17,7 @@ from typing import Any, Final
 import torch
 
 RESULTS: Final = Path(__file__).parent / "results"
-PACKAGES: Final = ("torch", "transformers", "numpy", "av", "decord")
+PACKAGES: Final = ("torch", "transformers", "numpy", "av", "decord", "scikit-image")
 
 
 def facts(device: torch.device) -> dict[str, Any]:

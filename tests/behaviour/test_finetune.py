@@ -133,6 +133,7 @@ def test_sigterm_from_outside_saves_and_the_command_goes_on(videos: Path, tmp_pa
 
 def test_a_pre_trained_encoder_is_taken_over_and_the_head_is_fresh(videos: Path, tmp_path: Path) -> None:
     recipe = short(videos)
+    assert isinstance(recipe.model.encoder, ViTSpec)
     start = pretrain(pretraining(videos, recipe.model.encoder), tmp_path / "pre", Notes())
     notes = Notes()
     begun = replace(recipe, start=str(tmp_path / "pre"), classes=2)

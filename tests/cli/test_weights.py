@@ -16,6 +16,7 @@ from toy_labelled import labelled_folder
 from tubelet.cli import main
 from tubelet.cli.weights_table import collapsed
 from tubelet.eval.saved import load_classifier
+from tubelet.models.vit import ViTSpec
 from tubelet.spec import replace as changed
 from tubelet.types import ClipShape
 from tubelet.weights.read import read_model, write_imported
@@ -140,6 +141,7 @@ def test_another_clip_is_interpolated_and_said(
     _, said = output(capsys, "import", pretrained, "-o", tmp_path / "run", *HEADS, "--frames", "8", "--size", "24")
     assert "positions of 4 frames of 16 x 16 interpolated to 8 frames of 24 x 24" in said
     recipe = read_model(tmp_path / "run").recipe
+    assert isinstance(recipe.model.encoder, ViTSpec)
     assert (recipe.clip, recipe.model.encoder.positions) == (ClipShape(frames=8, size=24), CLIP)
     shown, _ = output(capsys, "inspect", tmp_path / "run")
     assert "fixed, interpolated from 4 frames of 16 x 16" in shown

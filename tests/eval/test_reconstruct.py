@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, cast
 
 import av
 import numpy as np
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from tubelet.cli.reconstruct import reconstruct as command
 from tubelet.eval.pictures import side_by_side, strip
 from tubelet.eval.reconstruct import (
+    AS_LINES,
     FROM_SEEN,
     FROM_TRUTH,
     Reconstruction,
@@ -30,8 +32,11 @@ from tubelet.methods.classifier import ClassifierSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, write_recipe
+from tubelet.spec import Spec
+from tubelet.targets.hog import Hog
+from tubelet.targets.kinds import Target
 from tubelet.targets.pixels import NormalisedPixels, Pixels
-from tubelet.types import ClipShape, Grid, Mask, Split
+from tubelet.types import ClipShape, Cube, Grid, Mask, Split
 
 CLIP = ClipShape(frames=4, size=16)
 SPEC = MaskedAutoencoderSpec(
@@ -61,6 +66,18 @@ def write_run(out: Path) -> Path:
     return out
 
 
+class Unknown(Spec):
+    """A target that there is no picture for."""
+
+    kind: Literal["unknown"] = "unknown"
+
+    def rows(self, video: torch.Tensor, wanted: torch.Tensor, cube: Cube) -> torch.Tensor:
+        return Pixels().rows(video, wanted, cube)
+
+    def loss(self, prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return (target.mean() - prediction.mean()).square() * weight.mean()
+
+
 def tube_mask() -> Mask:
     hidden = torch.from_numpy(Tube(ratio=0.75)(Grid(2, 4, 4), np.random.default_rng(0)))[None]
     return Mask(hidden, hidden)
@@ -71,7 +88,7 @@ def clip() -> torch.Tensor:
     return torch.randint(0, 256, (1, 3, 4, 16, 16), dtype=torch.uint8)
 
 
-def method_of(target: NormalisedPixels | Pixels) -> MaskedAutoencoder:
+def method_of(target: Target) -> MaskedAutoencoder:
     return SPEC.build(CLIP, target).eval()
 
 
@@ -116,6 +133,43 @@ def test_plain_pixels_need_no_statistics(clip: torch.Tensor, monkeypatch: pytest
     monkeypatch.setattr(method, "predict", perfect)
     found = reconstruct_clip(method, clip, tube_mask())
     assert np.array_equal(found.reconstructed, found.original)
+
+
+def test_a_perfect_prediction_of_hog_is_the_truth_where_cubes_are_hidden(
+    clip: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, mask = method_of(Hog(cell=4)), tube_mask()
+
+    def perfect(video: torch.Tensor, split: Split) -> torch.Tensor:
+        return method.target.rows(video, split.wanted, SPEC.encoder.cube)
+
+    worse = reconstruct_clip(method, clip, mask)
+    monkeypatch.setattr(method, "predict", perfect)
+    found = reconstruct_clip(method, clip, mask)
+    assert found.truth is not None
+    assert found.truth.shape == found.original.shape == found.masked.shape == (4, 64, 64, 3)
+    assert np.array_equal(found.reconstructed, found.truth)
+    assert (found.loss, found.note) == (0.0, AS_LINES)
+    hidden = pixels_hidden(mask).repeat(4, 1).repeat(4, 2)
+    assert worse.truth is not None
+    assert np.array_equal(worse.reconstructed[~hidden], worse.truth[~hidden])
+    assert not np.array_equal(worse.reconstructed[hidden], worse.truth[hidden])
+    assert found.truth[hidden].mean() > 2 * found.truth[~hidden].mean() > 0
+    assert np.array_equal(found.truth[0::2], found.truth[1::2])  # the first frame of a tubelet stands for both
+    assert found.truth[0].any()
+
+
+def test_pictures_of_hog_have_a_row_for_the_truth(clip: torch.Tensor) -> None:
+    found = reconstruct_clip(method_of(Hog(cell=4)), clip, tube_mask())
+    assert strip(found, frames=3).shape == (20 + 4 * (128 + 4) + 20, 104 + 3 * (128 + 4), 3)
+    assert side_by_side(found)[0].shape[1] == 4 * (128 + 4)
+
+
+def test_a_target_that_cannot_be_drawn_is_refused(clip: torch.Tensor) -> None:
+    method = method_of(Hog(cell=4))
+    method.target = cast(Target, Unknown())
+    with pytest.raises(ValueError, match="draws pixels and hog, not the target unknown"):
+        reconstruct_clip(method, clip, tube_mask())
 
 
 def test_without_the_truth_hidden_pixels_do_not_matter(clip: torch.Tensor) -> None:

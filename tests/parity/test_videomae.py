@@ -112,7 +112,7 @@ def classifier(
 
 def test_classifier_position_table(finetuning: Case, classifier: Classifier) -> None:
     if "pos_embed" in finetuning.output:  # a learnable table is among the weights instead
-        assert_output(finetuning, "pos_embed", classifier.encoder.pos_embed)
+        assert_output(finetuning, "pos_embed", classifier.encoder.get_buffer("pos_embed"))
 
 
 def test_classifier_outputs_loss_and_gradients(finetuning: Case, classifier: Classifier) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from tubelet.eval.finetune import finetuning_groups
 from tubelet.methods.classifier import Finetuning
 from tubelet.methods.distillation import Distillation, Teacher
+from tubelet.models.vit import ViTSpec
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, override, parse_recipe, to_yaml
 from tubelet.recipes import RECIPES
 from tubelet.rng import generator, step_rng
@@ -60,6 +61,7 @@ def test_a_recipe_takes_a_step(name: str) -> None:
 def shrunk(recipe: PretrainRecipe | FinetuneRecipe) -> PretrainRecipe | FinetuneRecipe:
     size = {"width": 24, "depth": 2, "heads": 2}
     changes = [f"model.encoder.{key}={value}" for key, value in size.items()]
+    assert isinstance(recipe.model.encoder, ViTSpec)
     patch = 14 if recipe.model.encoder.patch == 14 else 8  # ViT-g keeps its own
     changes += [f"model.encoder.patch={patch}", "model.encoder.tubelet=2", "clip.frames=4", f"clip.size={4 * patch}"]
     if isinstance(recipe, PretrainRecipe):

@@ -13,6 +13,7 @@ from recipes.named import HMDB51, HYBRID, K400, K600, K710, SSV2, UCF101, finetu
 from tubelet.masks import RunningCell, scored
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.distillation import Distill
+from tubelet.models.vit import ViTSpec
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, SameClasses, parse_any_recipe, resolved, to_yaml
 from tubelet.recipes import RECIPES
 from tubelet.recipes.progressive import PROGRESSIVE
@@ -144,6 +145,7 @@ def test_tokens_seen_decoded_and_scored(size: str, counts: tuple[int, int, int, 
 def test_finetuning_numbers(run: str) -> None:
     recipe, wanted = finetuning(f"videomae-v2-{run}-finetune"), FINETUNE[run]
     encoder, optim = recipe.model.encoder, recipe.optim
+    assert isinstance(encoder, ViTSpec)
     assert (encoder.width, encoder.drop_path, recipe.model.dropout) == (wanted.width, wanted.drop_path, wanted.dropout)
     assert (encoder.patch, encoder.heads, int(encoder.mlp_ratio * encoder.width)) == (
         (14, 16, 6144) if wanted.width == G else (16, {S: 6, B: 12, L: 16, H: 16}[wanted.width], 4 * wanted.width)
@@ -180,6 +182,7 @@ def test_longer_clips_stretch_the_positions_that_were_trained() -> None:
     assert len(longer) == 4
     for run in longer:
         recipe = finetuning(f"videomae-v2-{run}-finetune")
+        assert isinstance(recipe.model.encoder, ViTSpec)
         assert recipe.model.encoder.positions == ClipShape(frames=16, size=224)
         assert recipe.clip.grid(recipe.model.encoder.cube)  # the cube divides the clip
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tubelet.spec import replace
+from tubelet.targets.hog import Hog
 from tubelet.types import ClipShape
 from tubelet.weights.hf_config import mlp_ratio
 from tubelet.weights.huggingface import from_huggingface, is_huggingface, to_huggingface
@@ -283,8 +284,12 @@ def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
         (classifier().resized(ClipShape(frames=8, size=16)), "positions stretched to another clip"),
         (autoencoder(cosine_attention=True), "cosine attention"),
         (autoencoder(norm_eps=1e-3), "eps of the decoder's norms that differs from the encoder's"),
+        (
+            with_fields(autoencoder(), recipe=replace(autoencoder().recipe, target=Hog())),
+            "decoder for other targets than pixels",
+        ),
     ],
-    ids=["cosine", "learnt", "stretched", "decoder cosine", "decoder eps"],
+    ids=["cosine", "learnt", "stretched", "decoder cosine", "decoder eps", "target"],
 )
 def test_what_transformers_cannot_express_is_refused(imported: Imported, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"run/model: VideoMAE in transformers has no .*{reason}") as error:

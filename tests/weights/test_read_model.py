@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from plain_vit import vit
 from released import CLIP, ENCODER, HINTS, NAMES, autoencoder, classifier, clips, saved, theirs
 from tubelet.eval.reconstruct import load_autoencoder
 from tubelet.eval.saved import load_classifier
@@ -286,7 +287,7 @@ def test_other_clips_are_written_with_stretched_positions(tmp_path: Path, learnt
     write_imported(imported, tmp_path / "run")
     loaded = load_classifier(tmp_path / "run").classifier
     old, new = CLIP.grid(ENCODER.cube), longer.grid(ENCODER.cube)
-    assert torch.equal(loaded.encoder.pos_embed, stretch(model.encoder.pos_embed, old, new))
+    assert torch.equal(vit(loaded).pos_embed, stretch(vit(model).pos_embed, old, new))
     assert torch.equal(loaded(clips(clip=longer)), read_model(tmp_path / "run").build_classifier()(clips(clip=longer)))
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from plain_vit import vit
 from toy_run import Notes
 from tubelet.eval.finetune import first_classifier
 from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
@@ -149,13 +150,13 @@ def test_learnt_positions_of_another_clip_are_stretched_and_a_note_says_so(tmp_p
     model = ClassifierSpec(encoder=positioned).build(LONGER, 5)
     started = start_classifier(model, path)
     old, new = CLIP.grid(positioned.cube), LONGER.grid(positioned.cube)
-    assert torch.equal(model.encoder.pos_embed, stretch(source.encoder.pos_embed, old, new))
+    assert torch.equal(vit(model).pos_embed, stretch(vit(source).pos_embed, old, new))
     assert started.notes == ("positions learnt for 4 frames of 16 x 16 are interpolated to 8 frames of 24 x 24",)
     assert start_classifier(classifier(positioned), path).notes == ()
     write_imported(read_model(path, Hints(heads=2)), tmp_path / "run")
     again = ClassifierSpec(encoder=positioned).build(LONGER, 5)
     assert start_classifier(again, tmp_path / "run").notes == started.notes
-    assert torch.equal(again.encoder.pos_embed, model.encoder.pos_embed)
+    assert torch.equal(vit(again).pos_embed, vit(model).pos_embed)
 
 
 def test_fixed_positions_are_made_anew_and_a_note_says_how_to_stretch_them(tmp_path: Path) -> None:
@@ -166,11 +167,11 @@ def test_fixed_positions_are_made_anew_and_a_note_says_how_to_stretch_them(tmp_p
         path = released(autoencoder(), tmp_path, **known)
         model = ClassifierSpec(encoder=ENCODER).build(LONGER, 5)
         (note,) = start_classifier(model, path).notes
-        assert torch.equal(model.encoder.pos_embed, sinusoid(model.encoder.grid.tokens, 8))
+        assert torch.equal(vit(model).pos_embed, sinusoid(model.encoder.grid.tokens, 8))
         assert said in note
         setting = note.split("set ")[1].replace("'", "")
         recipe = override(FinetuneRecipe(name="x", model=ClassifierSpec(encoder=ENCODER), clip=LONGER), [setting])
-    assert recipe.model.encoder.positions == ClipShape()
+    assert recipe.model.encoder == ENCODER.model_copy(update={"positions": ClipShape()})
     spec = ENCODER.model_copy(update={"positions": CLIP})
     (note,) = start_classifier(ClassifierSpec(encoder=spec).build(LONGER, 5), path).notes
     assert note == "positions of 4 frames of 16 x 16 are interpolated to 8 frames of 24 x 24"

@@ -36,7 +36,7 @@ def list_recipes() -> None:
         cells = [
             name,
             f"{recipe.clip.frames}x{recipe.clip.size}",
-            f"{encoder.width}x{encoder.depth}/{encoder.patch}",
+            f"{encoder.width}x{encoder.depth}/{encoder.cube.height}",
             str(recipe.schedule.epochs) + (f" x {recipe.data.views}" if recipe.data.views > 1 else ""),
             str(recipe.run.batch_size),
             (function.__doc__ or "").strip().split("\n")[0],

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from tubelet.models.decoder import DecoderSpec
+    from tubelet.models.mvit_spec import MViTSpec
     from tubelet.models.vit import ViTSpec
     from tubelet.weights.imported import Imported
 
@@ -26,12 +27,12 @@ def facts(imported: Imported, *, tensors: bool) -> dict[str, Any]:
         "parameters": sum(tensor.numel() for tensor in imported.state.values()),
         "frames": recipe.clip.frames,
         "size": recipe.clip.size,
-        "patch": encoder.patch,
-        "tubelet": encoder.tubelet,
-        "encoder": _network(encoder),
+        "kind": encoder.kind,
+        "patch": encoder.cube.height,
+        "tubelet": encoder.cube.frames,
+        "encoder": _encoder(encoder),
         "decoder": _decoder(imported),
-        "positions": "learnt" if encoder.learnable_positions else "fixed",
-        "positions_of": None if encoder.positions is None else encoder.positions.model_dump(),
+        **_positions_of(encoder),
         "classes": len(imported.state["head.bias"]) if imported.has_head else None,
         "class_names": None if imported.names is None else list(imported.names),
         "dropped": list(imported.dropped),
@@ -100,6 +101,29 @@ def collapsed(names: Sequence[str]) -> list[str]:
     return [f"{part} ({count})" if count > 1 else part for part, count in counts.items()]
 
 
+def _encoder(spec: ViTSpec | MViTSpec) -> dict[str, Any]:
+    if spec.kind == "vit":
+        return _network(spec)
+    return {
+        "width": spec.out_width,
+        "depth": spec.depth,
+        "heads": spec.out_heads,
+        "mlp": int(spec.out_width * spec.mlp_ratio),
+        "widens_in_attention": spec.widen_in == "attention",
+        "widens_in_mlp": spec.widen_in == "mlp",
+        "class_token": spec.class_token,
+    }
+
+
+def _positions_of(spec: ViTSpec | MViTSpec) -> dict[str, Any]:
+    if spec.kind == "mvit":
+        return {"positions": "learnt, relative" if spec.relative_space else "learnt", "positions_of": None}
+    return {
+        "positions": "learnt" if spec.learnable_positions else "fixed",
+        "positions_of": None if spec.positions is None else spec.positions.model_dump(),
+    }
+
+
 def _network(spec: ViTSpec | DecoderSpec) -> dict[str, Any]:
     return {
         "width": spec.width,
@@ -125,7 +149,7 @@ def _positions(known: dict[str, Any]) -> str:
 
 
 def _in_words(network: dict[str, Any]) -> str:
-    options = [name.replace("_", " ") for name in ("layer_scale", "cosine_attention") if network[name]]
+    options = [name.replace("_", " ") for name, value in network.items() if value is True]
     sizes = f"width {network['width']}, depth {network['depth']}, heads {network['heads']}, mlp {network['mlp']}"
     return ", ".join([sizes, *options])
 

@@ -27,12 +27,14 @@ INK: Final = (40, 40, 40)
 
 def rows_of(found: Reconstruction) -> tuple[tuple[str, UInt8[np.ndarray, "T H W 3"]], ...]:
     """Label and clip of each row."""
-    masked = f"{100 * found.hidden_ratio:.0f} % masked"
-    return (("original", found.original), (masked, found.masked), ("reconstructed", found.reconstructed))
+    masked = (f"{100 * found.hidden_ratio:.0f} % masked", found.masked)
+    if found.truth is None:
+        return (("original", found.original), masked, ("reconstructed", found.reconstructed))
+    return (("original", found.original), masked, ("true", found.truth), ("predicted", found.reconstructed))
 
 
 def strip(found: Reconstruction, *, frames: int = 8) -> Picture:
-    """Three labelled rows of frames spread over the clip, the note on colours below."""
+    """Labelled rows of frames spread over the clip, the note on colours below."""
     total = len(found.original)
     picked = np.unique(np.linspace(0, total - 1, min(frames, total)).round().astype(int))
     tiles = [(label, [enlarged(clip[i]) for i in picked]) for label, clip in rows_of(found)]
@@ -53,7 +55,7 @@ def strip(found: Reconstruction, *, frames: int = 8) -> Picture:
 
 
 def side_by_side(found: Reconstruction) -> list[Picture]:
-    """One picture per frame of the clip: the three clips beside each other, labels above, the note below."""
+    """One picture per frame of the clip: the clips beside each other, labels above, the note below."""
     rows = rows_of(found)
     height, width = enlarged(found.original[0]).shape[:2]
     shown = []

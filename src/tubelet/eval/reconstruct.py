@@ -1,23 +1,34 @@
-"""What a pre-trained model makes of a video: original, what it saw, and what it filled in."""
+"""What a pre-trained model makes of a video: original, what it saw, and what it filled in or predicted."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from tubelet.eval.glyphs import glyphs
 from tubelet.methods.autoencoder import MaskedAutoencoder
 from tubelet.methods.predictor import MaskedPredictor
 from tubelet.nn.pixels import all_cubes, join_cubes
 from tubelet.recipe import PretrainRecipe, override
 from tubelet.rng import generator
-from tubelet.targets.pixels import NormalisedPixels, Statistics, coloured, colours, from_rows, statistics, to_cubes
+from tubelet.targets.hog import Hog
+from tubelet.targets.pixels import (
+    NormalisedPixels,
+    Pixels,
+    Statistics,
+    coloured,
+    colours,
+    from_rows,
+    statistics,
+    to_cubes,
+)
 from tubelet.types import Cube, Grid, Mask, Split
 from tubelet.video.crops import test_crops
 from tubelet.video.read import BadVideo, open_video
@@ -28,6 +39,10 @@ NEIGHBOURS: Final = 4
 FROM_SEEN: Final = "colours of hidden cubes from the nearest seen ones"
 FROM_TRUTH: Final = "colours of hidden cubes from the original (true mean and deviation)"
 AS_PREDICTED: Final = "colours as predicted"
+AS_LINES: Final = "lines along edges: bright in hidden cubes, faint where the model saw the video"
+GLYPH_PIXELS: Final = 16
+"""Smallest cell in which lines can be told apart."""
+FAINT: Final = 0.35
 
 Masked = MaskedAutoencoder | MaskedPredictor
 """Methods that predict hidden tokens."""
@@ -35,7 +50,10 @@ Masked = MaskedAutoencoder | MaskedPredictor
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Three clips of equal size, how the colours of the third were found, and the loss of the clip."""
+    """Clips of equal size, how the colours of the last were found, and the loss of the clip.
+
+    `truth` is what the prediction is held against where that is not the original itself: histograms drawn as lines.
+    """
 
     original: UInt8[np.ndarray, "T H W 3"]
     masked: UInt8[np.ndarray, "T H W 3"]
@@ -43,6 +61,7 @@ class Reconstruction:
     note: str
     hidden_ratio: float
     loss: float
+    truth: UInt8[np.ndarray, "T H W 3"] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,15 @@ class SavedAutoencoder:
     method: Masked
     recipe: PretrainRecipe
     weights: Path
+
+
+class _Drawn(NamedTuple):
+    """What was filled in, what it should be if that is not the original, and how much larger than the clip both are."""
+
+    picture: UInt8[np.ndarray, "T H W 3"]
+    note: str
+    truth: UInt8[np.ndarray, "T H W 3"] | None = None
+    factor: int = 1
 
 
 def load_autoencoder(run: Path, changes: list[str] | None = None) -> SavedAutoencoder:
@@ -100,24 +128,24 @@ def reconstruct_clip(
 
     A normalised prediction says nothing of a cube's mean and deviation. They come from the nearest seen cubes, so the
     picture holds nothing that the model did not see; `true_statistics` takes those of the hidden cube itself, as the
-    authors' script does, which looks better than the model is.
+    authors' script does, which looks better than the model is. Of `Hog` both truth and prediction are drawn as lines,
+    and everything is enlarged. ValueError for a target that cannot be drawn.
     """
     cube, grid, split = method.cube, method.grid, mask.split()
     predicted = method.predict(clip, split)
     loss = method.target.loss(predicted, method.target.rows(clip, split.wanted, cube), split.weight)
-    if isinstance(method.target, NormalisedPixels):
-        given = _true(clip, split, cube) if true_statistics else _from_seen(clip, split, cube, grid=grid)
-        pixels, note = coloured(predicted, given), FROM_TRUTH if true_statistics else FROM_SEEN
+    if isinstance(method.target, Hog):
+        drawn = _lines(method.target, clip, mask, predicted.float(), cube=cube)
     else:
-        pixels, note = from_rows(predicted, channels=3) * 255.0, AS_PREDICTED
-    masked = _with_grey(clip, mask, cube)
+        drawn = _pixels(method, clip, mask, predicted, true_statistics=true_statistics)
     return Reconstruction(
-        original=_frames(clip.float()),
-        masked=_frames(join_cubes(masked, grid)),
-        reconstructed=_frames(join_cubes(_paint(masked, to_cubes(pixels, cube), mask), grid)),
-        note=note,
+        original=_enlarged(_frames(clip.float()), drawn.factor),
+        masked=_enlarged(_frames(join_cubes(_with_grey(clip, mask, cube), grid)), drawn.factor),
+        reconstructed=drawn.picture,
+        note=drawn.note,
         hidden_ratio=float(mask.hidden.float().mean()),
         loss=float(loss),
+        truth=drawn.truth,
     )
 
 
@@ -131,6 +159,49 @@ def nearest_seen(split: Split, grid: Grid) -> tuple[Int[Tensor, "K near"], Float
     near, rows = distance.topk(min(NEIGHBOURS, distance.shape[1]), largest=False)
     weight = 1.0 / near.clamp_min(0.5).square()
     return rows, (weight / weight.sum(1, keepdim=True)).float()
+
+
+def _pixels(
+    method: Masked,
+    clip: UInt8[Tensor, "1 C T H W"],
+    mask: Mask,
+    predicted: Float[Tensor, "1 K P"],
+    *,
+    true_statistics: bool,
+) -> _Drawn:
+    cube, grid, split = method.cube, method.grid, mask.split()
+    if isinstance(method.target, NormalisedPixels):
+        given = _true(clip, split, cube) if true_statistics else _from_seen(clip, split, cube, grid=grid)
+        pixels, note = coloured(predicted, given), FROM_TRUTH if true_statistics else FROM_SEEN
+    elif isinstance(method.target, Pixels):
+        pixels, note = from_rows(predicted, channels=3) * 255.0, AS_PREDICTED
+    else:
+        raise ValueError(f"reconstruct draws pixels and hog, not the target {method.target.kind}")
+    painted = _paint(_with_grey(clip, mask, cube), to_cubes(pixels, cube), mask)
+    return _Drawn(_frames(join_cubes(painted, grid)), note)
+
+
+def _lines(
+    target: Hog, clip: UInt8[Tensor, "1 C T H W"], mask: Mask, predicted: Float[Tensor, "1 K P"], *, cube: Cube
+) -> _Drawn:
+    """Truth and prediction in the same light. Hidden cubes that nothing was predicted for stay black."""
+    grid = Grid(*mask.hidden.shape[1:])
+    everything = torch.arange(grid.tokens, device=clip.device).unsqueeze(0)
+    hidden = mask.hidden.flatten(1).unsqueeze(2)
+    true = target.rows(clip, everything, cube) * torch.where(hidden, 1.0, FAINT)
+    filled = _paint(torch.where(hidden, 0.0, true), predicted, mask)
+    factor = -(-GLYPH_PIXELS // target.cell)
+    full = max(float(true.max()), 1e-12)
+    shown = [
+        _frames(glyphs(target.maps(rows, grid, cube)[0], target.cell * factor, full=full).transpose(0, 1).unsqueeze(0))
+        for rows in (true, filled)
+    ]
+    truth, picture = (np.repeat(clip_of_lines, clip.shape[2] // len(clip_of_lines), axis=0) for clip_of_lines in shown)
+    return _Drawn(picture, AS_LINES, truth, factor)
+
+
+def _enlarged(frames: UInt8[np.ndarray, "T H W 3"], factor: int) -> UInt8[np.ndarray, "T _ _ 3"]:
+    return frames.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def _from_seen(clip: UInt8[Tensor, "1 C T H W"], split: Split, cube: Cube, *, grid: Grid) -> Statistics:
@@ -154,8 +225,8 @@ def _column(hidden: Bool[Tensor, "1 t h w"]) -> Bool[Tensor, "1 N 1 1 1 1"]:
 
 
 def _paint(
-    cubes: Float[Tensor, "1 N C f p q"], predicted: Float[Tensor, "1 K C f p q"], mask: Mask
-) -> Float[Tensor, "1 N C f p q"]:
+    cubes: Float[Tensor, "1 N *cube"], predicted: Float[Tensor, "1 K *cube"], mask: Mask
+) -> Float[Tensor, "1 N *cube"]:
     """Predictions into their places, except where the encoder saw the cube."""
     painted = cubes.clone()
     wanted = mask.split().wanted[0]

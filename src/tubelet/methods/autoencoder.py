@@ -12,7 +12,7 @@ from tubelet.models.decoder import Decoder, DecoderSpec
 from tubelet.models.vit import ViT, ViTSpec
 from tubelet.nn.init import xavier_
 from tubelet.spec import Spec
-from tubelet.targets.pixels import Target
+from tubelet.targets.kinds import Target
 from tubelet.types import Batch, ClipShape, Cube, Grid, Output, Split
 
 

@@ -6,15 +6,17 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Num
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tubelet.models.encoders import EncoderSpec, classifier_encoder
 from tubelet.models.heads import linear_head
-from tubelet.models.vit import ViT, ViTSpec
+from tubelet.models.mvit import MViT
+from tubelet.models.mvit_spec import MViTSpec
+from tubelet.models.vit import ViTSpec
 from tubelet.nn.block import NORM_EPS
 from tubelet.nn.drop_path import Dropout
-from tubelet.nn.init import truncated_normal_
 from tubelet.nn.mixing import Mixing
 from tubelet.spec import Spec
 from tubelet.types import Batch, ClipShape, Output
@@ -24,8 +26,8 @@ class ClassifierSpec(Spec):
     """Encoder and head of a `Classifier`; defaults as the fine-tuning scripts of VideoMAE (arXiv:2203.12602)."""
 
     kind: Literal["classifier"] = "classifier"
-    encoder: ViTSpec = Field(default_factory=ViTSpec)
-    pooling: Literal["mean", "first"] = "mean"
+    encoder: EncoderSpec = Field(default_factory=ViTSpec)
+    pooling: Literal["mean", "first", "class", "normed_mean"] = "mean"
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="before the head")
     norm_eps: float = Field(default=NORM_EPS, gt=0.0, description="of the norm between pooling and head")
     init_scale: float = Field(default=0.001, ge=0.0, description="factor on the head's first weights")
@@ -34,11 +36,19 @@ class ClassifierSpec(Spec):
         """With fresh weights from torch's default generator. ValueError where cube and clip do not fit."""
         return Classifier(self, clip, classes)
 
+    @model_validator(mode="after")
+    def _class_token_is_there(self) -> ClassifierSpec:
+        has_one = isinstance(self.encoder, MViTSpec) and self.encoder.class_token
+        if self.pooling == "class" and not has_one:
+            raise ValueError(f"pooling 'class' needs an encoder with a class token; this {self.encoder.kind} has none")
+        return self
+
 
 class Classifier(nn.Module):
     """Mean of the tokens, `fc_norm`, linear head; with pooling "first" the normed token 0 (V1 `modeling_finetune.py`).
 
-    Token 0 is the first cube of the clip: there is no class token. Names: `encoder`, `fc_norm`, `head`.
+    Token 0 is the first cube of the clip. Pooling "class" reads the normed class token of an encoder that has one,
+    "normed_mean" the mean of normed tokens. Names: `encoder`, `fc_norm`, `head`.
     """
 
     def __init__(self, spec: ClassifierSpec, clip: ClipShape, classes: int) -> None:
@@ -46,11 +56,11 @@ class Classifier(nn.Module):
         self.spec = spec
         self.classes = classes
         mean = spec.pooling == "mean"
-        self.encoder = ViT(spec.encoder, clip, final_norm=not mean)
-        self.fc_norm = nn.LayerNorm(spec.encoder.width, eps=spec.norm_eps) if mean else nn.Identity()
+        self.encoder = classifier_encoder(spec.encoder, clip, final_norm=not mean)
+        width = self.encoder.out_width
+        self.fc_norm = nn.LayerNorm(width, eps=spec.norm_eps) if mean else nn.Identity()
         self.dropout = Dropout(spec.dropout)
-        self.apply(truncated_normal_)
-        self.head = linear_head(spec.encoder.width, classes, init_scale=spec.init_scale)
+        self.head = linear_head(width, classes, init_scale=spec.init_scale)
 
     def forward(self, video: Num[Tensor, "B C T H W"]) -> Float[Tensor, "B {self.classes}"]:
         """Logits. `video` is uint8 or float in 0..255."""
@@ -59,12 +69,22 @@ class Classifier(nn.Module):
 
     def features(self, video: Num[Tensor, "B C T H W"]) -> Float[Tensor, "B D"]:
         """One vector per clip: what the head reads."""
-        return self.pooled(self.encoder(video))
+        return self.tokens_and_features(video)[1]
+
+    def tokens_and_features(
+        self, video: Num[Tensor, "B C T H W"]
+    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
+        """The encoder's tokens in raster order, and one vector per clip."""
+        if self.spec.pooling == "class" and isinstance(self.encoder, MViT):
+            tokens = self.encoder.with_class(video)
+            return tokens[:, 1:], tokens[:, 0]
+        tokens = self.encoder(video)
+        return tokens, self.pooled(tokens)
 
     def pooled(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
-        """The same from the encoder's tokens."""
-        pooled = tokens.mean(1) if self.spec.pooling == "mean" else tokens[:, 0]
-        features: Tensor = self.fc_norm(pooled)  # empty with pooling "first": the encoder has a norm then
+        """One vector per clip from the encoder's tokens, without the class token that pooling "class" reads."""
+        pooled = tokens[:, 0] if self.spec.pooling == "first" else tokens.mean(1)
+        features: Tensor = self.fc_norm(pooled)  # empty but with pooling "mean": the encoder has a norm then
         return features
 
 

@@ -71,7 +71,7 @@ class ViT(nn.Module):
         self.spec = spec
         self.clip = clip
         self.grid = self.out_grid = clip.grid(spec.cube)
-        self.out_width = spec.width
+        self.out_width, self.out_heads = spec.width, spec.heads
         self.normalise = Normalise()
         self.patch_embed = CubeEmbed(spec.width, spec.cube)
         if spec.learnable_positions:

@@ -16,14 +16,14 @@ NORM_EPS: Final = 1e-6
 
 
 class Mlp(nn.Module):
-    """Two linear maps with exact GELU between them."""
+    """Two linear maps with exact GELU between them; `out` is the width behind them where it is another."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, *, out: int | None = None) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc2 = nn.Linear(hidden, out or width)
 
-    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N W"]:
         changed: Tensor = self.fc2(F.gelu(self.fc1(tokens)))
         return changed
 

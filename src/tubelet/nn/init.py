@@ -36,3 +36,18 @@ def _zero_bias_and_unit_norm(module: nn.Module) -> None:
         nn.init.ones_(module.weight)
     if isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def biased_normal_(module: nn.Module) -> None:
+    """For `module.apply`: multiscale transformers. Linear and convolution: normal with deviation 0.02.
+
+    Biases of linear maps and norms start at 0.02 (SlowFast `video_model_builder.py`); that of a convolution keeps
+    PyTorch's default.
+    """
+    if isinstance(module, nn.Linear | nn.Conv3d):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    if isinstance(module, nn.LayerNorm):
+        nn.init.ones_(module.weight)
+    if isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None:
+        nn.init.constant_(module.bias, 0.02)

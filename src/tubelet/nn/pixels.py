@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from tubelet.nn.constants import register_constants
+from tubelet.spec import Spec
 from tubelet.types import Cube, Grid
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
@@ -20,8 +21,15 @@ IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 WORD_BYTES: Final = 8
 
 
+class Colours(Spec):
+    """Mean and deviation of red, green and blue in 0..1 that a model was trained with; the default is ImageNet's."""
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
 class Normalise(nn.Module):
-    """Colours 0..255 to zero mean and unit deviation over ImageNet.
+    """Colours 0..255 to zero mean and unit deviation.
 
     The statistics are non-persistent buffers: `.to()` moves them, checkpoints do not hold them.
     """
@@ -29,13 +37,14 @@ class Normalise(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, colours: Colours = Colours()) -> None:
         super().__init__()
+        self._colours = colours
         register_constants(self)
 
     def constants(self) -> dict[str, Tensor]:
         """`mean` and `std`, [3]."""
-        return {"mean": torch.tensor(IMAGENET_MEAN), "std": torch.tensor(IMAGENET_STD)}
+        return {"mean": torch.tensor(self._colours.mean), "std": torch.tensor(self._colours.std)}
 
     def forward(self, cubes: Num[Tensor, "B N C f p q"]) -> Float[Tensor, "B N C f p q"]:
         """Of uint8 cubes, or of float ones in the same range 0..255 (mixup, golden arrays). Result is float32."""
@@ -43,6 +52,11 @@ class Normalise(nn.Module):
         shift = (self.mean / self.std).unsqueeze(1)
         values = cubes.flatten(3).to(torch.float32, copy=True)  # in place on a copy: 3 times as fast on a CPU
         return values.mul_(scale).sub_(shift).view(cubes.shape)
+
+    def video(self, video: Num[Tensor, "B C T H W"]) -> Float[Tensor, "B C T H W"]:
+        """The same of a whole video: what an embedding of overlapping cubes reads."""
+        normalised: Tensor = self(video.unsqueeze(1))
+        return normalised.squeeze(1)
 
     def inverse(self, video: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B C T H W"]:
         """A normalised video back to the range 0..255."""

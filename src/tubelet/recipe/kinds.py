@@ -18,7 +18,8 @@ from tubelet.recipe.data import Data, LabelledData
 from tubelet.recipe.head import FreshHead, StartHead
 from tubelet.recipe.run import Optim, Run, Schedule, Views
 from tubelet.spec import ByKind, Spec
-from tubelet.targets.pixels import NormalisedPixels, Target
+from tubelet.targets.kinds import Target
+from tubelet.targets.pixels import NormalisedPixels
 from tubelet.types import ClipShape
 
 

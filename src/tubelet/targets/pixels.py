@@ -5,15 +5,14 @@ Layout of a row: (frame, row, column, colour), colour fastest.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Num
-from pydantic import Field
 from torch import Tensor
 
 from tubelet.nn.pixels import take_cubes
-from tubelet.spec import ByKind, Spec
+from tubelet.spec import Spec
 from tubelet.types import Cube
 
 EPS: Final = 255e-6  # 1e-6 for pixels in 0..1
@@ -72,10 +71,6 @@ class Pixels(Spec):
     ) -> Float[Tensor, ""]:
         """Squared error, mean over the numbers of a token and over tokens by weight."""
         return weighted_squared_error(prediction, target, weight)
-
-
-Target = Annotated[NormalisedPixels | Pixels, Field(discriminator="kind"), ByKind]
-"""What a masked autoencoder predicts."""
 
 
 def colours(video: Num[Tensor, "B C T H W"], wanted: Int[Tensor, "B K"], cube: Cube) -> Float[Tensor, "B K C pixels"]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from tubelet.nn.attention import attend
 from tubelet.nn.pixels import Normalise, all_cubes, take_cubes
 from tubelet.nn.position import take_rows
-from tubelet.targets.pixels import Target
+from tubelet.targets.kinds import Target
 from tubelet.train import shapes
 from tubelet.types import ClipShape, Cube
 

@@ -14,7 +14,7 @@ from tubelet.recipe import Optim
 from tubelet.train.spread import spread_like, whole
 
 NEVER_DECAYED: Final = frozenset({"pos_embed", "cls_token", "mask_token", "decoder.mask_token"})
-BOTTOM: Final = ("patch_embed", "pos_embed", "cls_token", "mask_token")
+BOTTOM: Final = ("patch_embed", "pos_embed", "cls_token", "class_token", "mask_token")
 _BLOCK: Final = re.compile(r"blocks\.(\d+)\.")
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
+from tubelet.models.mvit_spec import MViTSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.drop_path import drop_path_rates
 from tubelet.nn.recompute import recomputed_blocks
@@ -97,6 +98,11 @@ def layout(recipe: PretrainRecipe | FinetuneRecipe) -> Layout:
     Counts of tokens are those of one mask drawn from the rules.
     """
     encoder = recipe.model.encoder
+    if isinstance(encoder, MViTSpec):
+        raise ValueError(
+            f"{recipe.name}: tubelet plan cannot count an encoder of kind {encoder.kind} yet; "
+            "measure a few steps of tubelet finetune instead"
+        )
     grid = recipe.clip.grid(encoder.cube)
     pixels = 3 * encoder.tubelet * encoder.patch * encoder.patch
     clip_bytes = 3 * recipe.clip.frames * recipe.clip.size**2

@@ -109,7 +109,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _check_room(model: Model, videos: int, plan: FeaturePlan, *, split: str, progress: Progress) -> None:
-    needed = 2 * videos * plan.clips * model.encoder.grid.tokens * model.width
+    needed = 2 * videos * plan.clips * model.encoder.out_grid.tokens * model.width
     free = shutil.disk_usage(plan.folder).free
     words = f"tokens of {videos} videos take {needed / MEGABYTE:,.0f} MB"
     if needed > free:
@@ -123,7 +123,7 @@ def _check_room(model: Model, videos: int, plan: FeaturePlan, *, split: str, pro
 def _compute(model: Model, videos: tuple[VideoRef, ...], plan: FeaturePlan, *, stem: Path, progress: Progress) -> None:
     """Read every video once and write its rows; each file appears whole or not at all, the record last."""
     dataset = EvalDataset(videos, clip=model.clip, sampler=model.sampler, clips=plan.clips)
-    width, count = model.width, plan.clips * model.encoder.grid.tokens
+    width, count = model.width, plan.clips * model.encoder.out_grid.tokens
     index: list[int] = []
     skipped: list[Skipped] = []
     with ExitStack() as stack:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tubelet.eval.reconstruct import Masked, Reconstruction, reconstruct_clip
 from tubelet.methods.classifier import Classifier
-from tubelet.models.vit import ViT
+from tubelet.models.encoders import Encoder
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, Run
 from tubelet.rng import generator
 from tubelet.train.device import autocast, pick_device, pick_precision
@@ -74,7 +74,7 @@ class Model:
         self.autoencoder: Masked | None = None
         if isinstance(imported.recipe, FinetuneRecipe) and imported.has_head:
             self.classifier = imported.build_classifier().to(device)
-            self.encoder: ViT = self.classifier.encoder
+            self.encoder: Encoder = self.classifier.encoder
         elif isinstance(imported.recipe, PretrainRecipe) and imported.has_decoder:
             self.autoencoder = imported.build_autoencoder().to(device)
             self.encoder = self.autoencoder.encoder
@@ -116,8 +116,13 @@ class Model:
         final norm. `tubelet.use.pooling` has the other one.
         """
         with self._computing():
-            tokens = self.encoder(self._batch(clips))
-            pooled = POOLINGS[self.pooling](tokens, self.encoder.out_grid, self.classifier)
+            batch = self._batch(clips)
+            if self.classifier is None:
+                tokens = self.encoder(batch)
+                read = tokens.mean(1)
+            else:
+                tokens, read = self.classifier.tokens_and_features(batch)
+            pooled = POOLINGS[self.pooling](tokens, self.encoder.out_grid, read)
             return Encoded(tokens.float(), pooled.float())
 
     def pool(self, clips: Num[Tensor, "*B C T H W"]) -> Float[Tensor, "B width"]:

@@ -8,26 +8,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tubelet.methods.classifier import Classifier
 from tubelet.types import Grid
 
 PoolingName = Literal["mean", "change"]
 
 
 class Pooling(Protocol):
-    """A rule that makes a vector of tokens; `head` is the classifier that the model has, if any."""
+    """A rule that makes a vector of tokens; `read` is what the classifier's head reads, or the mean without one."""
 
     def __call__(
-        self, tokens: Float[Tensor, "B N D"], grid: Grid, head: Classifier | None
+        self, tokens: Float[Tensor, "B N D"], grid: Grid, read: Float[Tensor, "B D"]
     ) -> Float[Tensor, "B width"]: ...
 
 
-def mean(tokens: Float[Tensor, "B N D"], grid: Grid, head: Classifier | None) -> Float[Tensor, "B width"]:  # noqa: ARG001
+def mean(tokens: Float[Tensor, "B N D"], grid: Grid, read: Float[Tensor, "B D"]) -> Float[Tensor, "B width"]:  # noqa: ARG001
     """What the classifier's head reads; of a model without a head the mean of the tokens. D numbers."""
-    return tokens.mean(1) if head is None else head.pooled(tokens)
+    return read
 
 
-def change(tokens: Float[Tensor, "B N D"], grid: Grid, head: Classifier | None) -> Float[Tensor, "B width"]:  # noqa: ARG001
+def change(tokens: Float[Tensor, "B N D"], grid: Grid, read: Float[Tensor, "B D"]) -> Float[Tensor, "B width"]:  # noqa: ARG001
     """How much the token of each place changes from each step to the next: (t-1)*h*w numbers.
 
     It says where and when something moves, not what, and leaves out what stays. For models that were pre-trained only:

@@ -173,7 +173,7 @@ def _verdict(kind: Kind, task: _Task) -> tuple[Verdict, AttentiveClassifier | No
     attentive, loss = train_attentive(
         train,
         # The encoder's own number of heads, which is known to divide its width.
-        AttentiveSpec(width=task.model.width, heads=task.model.encoder.spec.heads),
+        AttentiveSpec(width=task.model.width, heads=task.model.encoder.out_heads),
         settings.training,
         classes=classes,
         seed=settings.seed,

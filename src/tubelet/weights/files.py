@@ -20,6 +20,7 @@ CONTAINERS: Final = ("model", "module", "state_dict", "model_state_dict", "model
 """Where training scripts keep the weights in a pickle, the first that is there: "model" and "module" (through
 DeepSpeed) are VideoMAE's; one may lie within another."""
 OPTIONS: Final = "args"
+CONFIG: Final = "cfg"
 _DEPTH: Final = 4
 
 
@@ -88,7 +89,9 @@ def _is_state(content: Any) -> bool:
 
 
 def _options(top: Any) -> Mapping[str, Any]:
-    """`args` of the script, a Namespace or a mapping; nothing where there are none."""
+    """`args` of the script, a Namespace or a mapping; or SlowFast's text under `cfg`; nothing where there are none."""
+    if isinstance(top, dict) and isinstance(top.get(CONFIG), str):
+        return {CONFIG: top[CONFIG]}
     given = top.get(OPTIONS) if isinstance(top, dict) else None
     if isinstance(given, dict):
         return {str(name): value for name, value in given.items()}

@@ -8,7 +8,10 @@ from typing import Final
 
 from torch import Tensor
 
-READS: Final = "tubelet reads its own runs, VideoMAE and VideoMAE V2 files and Hugging Face VideoMAE folders"
+READS: Final = (
+    "tubelet reads its own runs, VideoMAE and VideoMAE V2 files, SlowFast MViTv2 and MaskFeat files and Hugging Face "
+    "VideoMAE folders"
+)
 _EMBEDDINGS: Final = (
     "patch_embed.proj.weight",  # timm, DeiT, MAE; VideoMAE too, with one axis more
     "patch_embeddings.projection.weight",  # transformers
@@ -17,7 +20,7 @@ _EMBEDDINGS: Final = (
 )
 _MARKS: Final = (
     ("relative_position_bias_table", "a Swin transformer (Video Swin, BEVT)"),
-    ("rel_pos_h", "a multiscale transformer (MViT, MaskFeat)"),
+    ("rel_pos_h", "a multiscale transformer (MViT) that does not pool as MViTv2 does"),
     ("temporal_attn", "TimeSformer"),
     ("temporal_attention", "TimeSformer"),
 )

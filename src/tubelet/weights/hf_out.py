@@ -13,7 +13,7 @@ from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.spec import replace as changed
-from tubelet.targets.pixels import NormalisedPixels
+from tubelet.targets.pixels import NormalisedPixels, Pixels
 from tubelet.types import Mask
 from tubelet.weights import hf_tensors as tensors
 from tubelet.weights.hf_config import MODEL_TYPE, NORM_EPS
@@ -54,22 +54,36 @@ def exported(imported: Imported) -> Exported:
     return Exported(architecture, renamed, _config(imported, architecture, renamed), tuple(notes))
 
 
+def vit_of(imported: Imported) -> ViTSpec:
+    """The plain encoder; ValueError where it is another."""
+    encoder = imported.recipe.model.encoder
+    if not isinstance(encoder, ViTSpec):
+        raise ValueError(f"{imported.file}: VideoMAE in transformers has no {encoder.kind} encoder; try torch.export")
+    return encoder
+
+
 def refuse_what_is_missing(imported: Imported) -> None:
     """ValueError that names the first option of the model that VideoMAE in transformers does not have."""
     recipe = imported.recipe
-    encoder = recipe.model.encoder
     if imported.predicts:
         raise ValueError(
             f"{imported.file}: VideoMAE in transformers has no masked predictor; fine-tune it and export that"
         )
+    encoder = vit_of(imported)
     decoder = imported.decoder
     stretched = encoder.positions is not None and encoder.positions.grid(encoder.cube) != recipe.clip.grid(encoder.cube)
     reasons = {
         "cosine attention": encoder.cosine_attention or (decoder is not None and decoder.cosine_attention),
         "learnt positions": encoder.learnable_positions,
+        "norm before its mean of tokens": isinstance(recipe, FinetuneRecipe) and recipe.model.pooling == "normed_mean",
         "positions stretched to another clip than the model was trained for (export it at its own size)": stretched,
         "an eps of the decoder's norms that differs from the encoder's": (
             decoder is not None and decoder.norm_eps != encoder.norm_eps
+        ),
+        "decoder for other targets than pixels": (
+            decoder is not None
+            and isinstance(recipe, PretrainRecipe)
+            and not isinstance(recipe.target, NormalisedPixels | Pixels)
         ),
     }
     for reason, applies in reasons.items():
@@ -139,7 +153,7 @@ def _architecture(imported: Imported) -> tuple[str, Pairs]:
 
 
 def _config(imported: Imported, architecture: str, state: State) -> dict[str, Any]:
-    recipe, encoder = imported.recipe, imported.recipe.model.encoder
+    recipe, encoder = imported.recipe, vit_of(imported)
     first = recipe.model.pooling == "first" if isinstance(recipe, FinetuneRecipe) else True
     has_norm = "layernorm.weight" in state if architecture == "VideoMAEModel" else first
     config: dict[str, Any] = {

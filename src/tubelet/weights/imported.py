@@ -6,11 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import torch
+
 from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.predictor import MaskedPredictor, MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
-from tubelet.models.vit import ViT
+from tubelet.models.encoders import Encoder, encoder_for
+from tubelet.models.mvit import MViT
+from tubelet.models.mvit_spec import MViTSpec
 from tubelet.nn.position import stretch
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.rng import step_rng
@@ -18,6 +22,7 @@ from tubelet.spec import replace as changed
 from tubelet.types import ClipShape
 from tubelet.weights.fit import filled
 from tubelet.weights.rename import State
+from tubelet.weights.tables import with_stretched_tables
 
 ENCODER: Final = "encoder."
 DECODER: Final = "decoder."
@@ -74,6 +79,8 @@ class Imported:
         encoder = recipe.model.encoder
         if clip == recipe.clip:
             return self
+        if isinstance(encoder, MViTSpec):
+            return self._multiscale(encoder, clip)
         old, new = recipe.clip.grid(encoder.cube), clip.grid(encoder.cube)
         state = dict(self.state)
         if encoder.learnable_positions:
@@ -85,11 +92,18 @@ class Imported:
         model = changed(recipe.model, encoder=encoder)
         return replace(self, state=state, recipe=changed(recipe, clip=clip, model=model), notes=(*self.notes, note))
 
-    def build_encoder(self) -> ViT:
+    def _multiscale(self, encoder: MViTSpec, clip: ClipShape) -> Imported:
+        """`resized` of a multiscale transformer: its tables have their own lengths in each block."""
+        with torch.device("meta"):
+            wanted = MViT(encoder, clip).state_dict()
+        state, notes = with_stretched_tables(self.state, {ENCODER + name: table for name, table in wanted.items()})
+        return replace(self, state=state, recipe=changed(self.recipe, clip=clip), notes=(*self.notes, *notes))
+
+    def build_encoder(self) -> Encoder:
         """The encoder alone, with its final norm where the file has one; eval mode, on the CPU."""
         state = encoder_state(self.state)
         with step_rng(0, 0):  # the weights are replaced; the caller's random state stays as it was
-            encoder = ViT(self.recipe.model.encoder, self.recipe.clip, final_norm="norm.weight" in state)
+            encoder = encoder_for(self.recipe.model.encoder, self.recipe.clip, state)
         return filled(encoder, state, self.file)
 
     def build_autoencoder(self) -> MaskedAutoencoder:

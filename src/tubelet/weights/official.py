@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Final
 from torch import Tensor
 
 from tubelet.nn.position import sinusoid
+from tubelet.weights import slowfast
 from tubelet.weights.foreign import is_image_model, refusal
 from tubelet.weights.rename import State
+from tubelet.weights.slowfast_config import SlowFastConfig
 from tubelet.weights.videomae import CONVERTERS, from_official, kind_of_official
 
 ANYWHERE: Final = ("_orig_mod.", "_checkpoint_wrapped_module.")
@@ -25,7 +28,7 @@ _TABLES: Final = ("pos_embed", "encoder.pos_embed", "decoder.pos_embed")
 
 @dataclass(frozen=True)
 class Official:
-    """Tensors under our names; `kind` is a key of `CONVERTERS`.
+    """Tensors under our names; `kind` is a key of `CONVERTERS` here or in `tubelet.weights.slowfast`.
 
     `tokens` is the number of rows of a fixed position table that was saved though it need not be. `dropped` has names
     as in the file.
@@ -38,10 +41,15 @@ class Official:
     notes: tuple[str, ...] = ()
 
 
-def from_file(state: Mapping[str, Tensor], file: Path) -> Official:
-    """Recognise and rename; ValueError in one line where it is another model, or a tensor has no place."""
+def from_file(state: Mapping[str, Tensor], file: Path, config: SlowFastConfig = SlowFastConfig()) -> Official:
+    """Recognise and rename; ValueError in one line where it is another model, or a tensor has no place.
+
+    `config` tells how a multiscale classifier of SlowFast pools.
+    """
     names = unwrapped(state, file)
     theirs = {short: state[name] for short, name in names.items()}
+    if slowfast.is_slowfast(theirs):
+        return _multiscale(theirs, names, file, config)
     kind = kind_of_official(theirs)
     if kind is None or _is_other_model(theirs):
         raise ValueError(refusal(theirs, file))
@@ -52,6 +60,15 @@ def from_file(state: Mapping[str, Tensor], file: Path) -> Official:
     kept = {short: tensor for short, tensor in theirs.items() if short not in useless.dropped}
     renamed = from_official(kept, CONVERTERS[kind], source=str(file))
     return replace(useless, kind=kind, state=renamed, dropped=tuple(names[short] for short in useless.dropped))
+
+
+def _multiscale(theirs: Mapping[str, Tensor], names: Mapping[str, str], file: Path, config: SlowFastConfig) -> Official:
+    fixed = tuple(name for name in theirs if re.fullmatch(slowfast.FIXED, name))
+    kept = {name: tensor for name, tensor in theirs.items() if name not in fixed}
+    kind, notes = slowfast.kind_of(kept, config.mean_pooling)
+    renamed = from_official(kept, slowfast.CONVERTERS[kind], source=str(file))
+    notes += (f"{', '.join(fixed)}: fixed filters of the target, which tubelet makes itself",) if fixed else ()
+    return Official(kind, renamed, None, tuple(names[short] for short in fixed), notes)
 
 
 def unwrapped(state: Mapping[str, Tensor], file: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Num, UInt8
 from torch import Tensor, nn
 
 from tubelet.methods.classifier import Classifier
-from tubelet.models.vit import ViT
+from tubelet.models.encoders import Encoder
 from tubelet.recipe import FinetuneRecipe
 from tubelet.rng import generator
 from tubelet.types import ClipShape
@@ -33,16 +33,16 @@ EXAMPLE_BATCH: Final = 2
 class EncoderFunction(nn.Module):
     """From bytes to tokens, and to one vector per clip: what the head reads, else the mean of the tokens."""
 
-    def __init__(self, encoder: ViT, classifier: Classifier | None) -> None:
+    def __init__(self, encoder: Encoder, classifier: Classifier | None) -> None:
         super().__init__()
         self.encoder = encoder
-        self.norm = nn.Identity() if classifier is None else classifier.fc_norm
-        self.first = classifier is not None and classifier.spec.pooling == "first"
+        self.classifier = classifier
 
     def forward(self, video: Num[Tensor, "B C T H W"]) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
+        if self.classifier is not None:
+            return self.classifier.tokens_and_features(video)
         tokens = self.encoder(video)
-        pooled = tokens[:, 0] if self.first else tokens.mean(1)
-        return tokens, self.norm(pooled)
+        return tokens, tokens.mean(1)
 
 
 class ClassifierFunction(nn.Module):

@@ -15,7 +15,7 @@ from tubelet.masks import Tube
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.models.decoder import DecoderSpec
-from tubelet.models.vit import ViT
+from tubelet.models.encoders import encoder_for
 from tubelet.recipe import Data, FinetuneRecipe, LabelledData, PretrainRecipe, Views, write_recipe
 from tubelet.rng import step_rng
 from tubelet.spec import explain
@@ -23,6 +23,8 @@ from tubelet.targets.pixels import NormalisedPixels, Pixels
 from tubelet.video.sample import Segments, Span, Strided
 from tubelet.weights.fit import check_fit
 from tubelet.weights.imported import DECODER, Imported, encoder_state
+from tubelet.weights.multiscale import is_multiscale
+from tubelet.weights.multiscale_recipe import multiscale_classifier
 from tubelet.weights.names import names_text
 from tubelet.weights.places import CHECKPOINTS, CLASSES_FILE, MODEL_FILE, MODEL_FOLDER, RECIPE_FILE
 from tubelet.weights.shapes import Given, Hints, decoder_spec, encoder_spec, trained_clip
@@ -45,6 +47,7 @@ def read_model(path: Path, hints: Hints = Hints()) -> Imported:
     one line where it is missing, damaged, of another model, or wants to run code.
     """
     source = read_source(path)
+    recipe: PretrainRecipe | FinetuneRecipe
     if source.recipe is not None:
         _check_hints(hints, source.recipe, source.file)
         recipe, notes = source.recipe, source.notes
@@ -52,7 +55,12 @@ def read_model(path: Path, hints: Hints = Hints()) -> Imported:
         given = replace(source.given, hints=hints)
         found = list(source.notes)
         is_classifier = any(name.startswith(("head.", "fc_norm.")) for name in source.state)
-        recipe = _classifier(source.state, given, found) if is_classifier else _autoencoder(source.state, given, found)
+        if is_multiscale(source.state):
+            recipe = multiscale_classifier(source.state, given, found)
+        elif is_classifier:
+            recipe = _classifier(source.state, given, found)
+        else:
+            recipe = _autoencoder(source.state, given, found)
         notes = tuple(found)
     names = hints.names or (source.names if "head.bias" in source.state else None)
     imported = Imported(source.file, source.format, source.state, recipe, names, source.dropped, notes)
@@ -158,8 +166,8 @@ def _check_tensors(imported: Imported) -> None:
         elif isinstance(recipe, PretrainRecipe) and (imported.has_decoder or imported.predicts):
             module = recipe.model.build(recipe.clip, recipe.target)
         else:
-            module = ViT(recipe.model.encoder, recipe.clip, final_norm="encoder.norm.weight" in state)
             state = encoder_state(state)
+            module = encoder_for(recipe.model.encoder, recipe.clip, state)
     check_fit(state, module.state_dict(), file)
 
 

@@ -21,6 +21,7 @@ from tubelet.models.vit import ViTSpec
 from tubelet.spec import explain
 from tubelet.types import ClipShape, Cube
 from tubelet.weights.options import SavedOptions
+from tubelet.weights.slowfast_config import SlowFastConfig
 
 ENCODER_HEADS: Final = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}
 DECODER_HEADS: Final = {192: 3, 384: 6, 512: 8, 640: 8}
@@ -50,6 +51,7 @@ class Given:
     hints: Hints = Hints()
     options: SavedOptions = field(default_factory=SavedOptions)
     tokens: int | None = None
+    config: SlowFastConfig = field(default_factory=SlowFastConfig)
 
 
 def mlp_ratio(width: int, hidden: int) -> float:
@@ -96,7 +98,7 @@ def decoder_spec(state: Mapping[str, Tensor], given: Given, notes: list[str]) ->
     if predicted != pixels:
         raise ValueError(
             f"{given.file}: the decoder predicts {predicted} numbers per token, but a cube of {tuple(cube)} has "
-            f"{pixels} pixel values: it was trained on another target, which tubelet does not have"
+            f"{pixels} pixel values: it was trained on another target than pixels; give the run with its recipe"
         )
     heads = _Heads("decoder.", "decoder heads", "--decoder-heads", given.hints.decoder_heads, DECODER_HEADS)
     try:

@@ -6,17 +6,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from tubelet.models.mvit_spec import MViTSpec
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, read_recipe
 from tubelet.types import ClipShape
 from tubelet.weights import huggingface
 from tubelet.weights.files import Content, read_content
 from tubelet.weights.hf_tensors import WEIGHTS
+from tubelet.weights.multiscale import is_multiscale, multiscale_clip
 from tubelet.weights.names import Names, read_names
 from tubelet.weights.official import Official, from_file
 from tubelet.weights.options import SavedOptions
 from tubelet.weights.places import AVERAGE_FILE, CLASSES_FILE, MODEL_FILE, RECIPE_FILE, beside, weights_file
 from tubelet.weights.rename import State
 from tubelet.weights.shapes import Given, table_tokens, trained_clip
+from tubelet.weights.slowfast import CONVERTERS as MULTISCALE
+from tubelet.weights.slowfast_config import SlowFastConfig
 from tubelet.weights.tensors import in_float32
 
 EMBEDDING: Final = "encoder.patch_embed.weight"
@@ -49,7 +53,11 @@ class Source:
         """The clip that the positions were trained for, None where neither recipe, options nor shapes tell."""
         if self.recipe is not None:
             encoder = self.recipe.model.encoder
-            return self.recipe.clip if encoder.learnable_positions else encoder.positions or self.recipe.clip
+            if isinstance(encoder, MViTSpec) or encoder.learnable_positions:
+                return self.recipe.clip
+            return encoder.positions or self.recipe.clip
+        if is_multiscale(self.state):
+            return multiscale_clip(self.state, self.given.config, self.file)
         options = self.given.options
         if table_tokens(self.state, self.given) is None and not (options.frames and options.size):
             return None
@@ -57,7 +65,7 @@ class Source:
 
 
 def read_source(path: Path) -> Source:
-    """Read a run, a checkpoint folder, a file of ours, a released VideoMAE file or a Hugging Face folder.
+    """Read a run, a checkpoint folder, a file of ours, of VideoMAE or of SlowFast (MViTv2), a Hugging Face folder.
 
     Nothing in it is executed. ValueError in one line where it is missing, damaged, of another model, or wants to run
     code.
@@ -89,15 +97,19 @@ def _own(file: Path, state: State) -> Source:
 
 
 def _official(file: Path, content: Content) -> Source:
-    official = from_file(content.state, file)
+    config = SlowFastConfig.of(content.options)
+    official = from_file(content.state, file, config)
     state, notes = in_float32(official.state)
-    given = Given(file, options=SavedOptions.of(content.options), tokens=official.tokens)
+    given = Given(file, options=SavedOptions.of(content.options), tokens=official.tokens, config=config)
     words = _what(official, given.options)
     notes = (*official.notes, *notes)
     return Source(file, words, state, given, is_released=True, dropped=official.dropped, notes=notes)
 
 
 def _what(official: Official, options: SavedOptions) -> str:
+    if official.kind in MULTISCALE:
+        classes = f" classifier, {len(official.state['head.bias'])} classes" if "head.bias" in official.state else ""
+        return f"SlowFast {'MaskFeat pre-training' if official.kind == 'maskfeat' else 'MViT' + classes}"
     is_v2 = (
         options.is_v2
         or "encoder.blocks.0.attention.scale" in official.state  # cosine attention

@@ -10,18 +10,21 @@ from torch import nn
 from tubelet.methods.autoencoder import MaskedAutoencoder
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.predictor import MaskedPredictor
-from tubelet.models.vit import ViT
+from tubelet.models.encoders import Encoder
+from tubelet.models.mvit import MViT
 from tubelet.nn.position import stretch
 from tubelet.recipe import FreshHead, SameClasses, StartHead
 from tubelet.types import ClipShape
 from tubelet.weights.fit import check_fit
 from tubelet.weights.head import mapped_head
 from tubelet.weights.imported import ENCODER, MASK_TOKEN, POSITIONS, encoder_state
+from tubelet.weights.multiscale import check_widening
 from tubelet.weights.names import Names
 from tubelet.weights.places import weights_file as weights_file
 from tubelet.weights.rename import State
 from tubelet.weights.shapes import USUAL
 from tubelet.weights.source import Source, read_source
+from tubelet.weights.tables import with_stretched_tables
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,11 @@ def whole_state(method: nn.Module, path: Path) -> tuple[State, Started]:
     return state, Started(source.file, tuple(state), source.dropped, (), (*source.notes, *notes))
 
 
-def _placed(source: Source, encoder: ViT) -> tuple[State, tuple[str, ...]]:
+def _placed(source: Source, encoder: Encoder) -> tuple[State, tuple[str, ...]]:
     """The state with positions for the clips of this encoder; notes where they were trained for others."""
+    if isinstance(encoder, MViT):
+        check_widening(source.state, encoder.spec, source.file)
+        return with_stretched_tables(source.state, {ENCODER + n: t for n, t in encoder.state_dict().items()})
     trained = source.clip
     if trained is None and source.is_released:
         trained = USUAL
