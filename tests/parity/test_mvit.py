@@ -104,5 +104,5 @@ def test_the_encoder_of_a_pretraining_file_is_read(stem: str, tmp_path: Path) ->
     case = load_case(stem)
     encoder, _ = build_maskfeat(case)
     found, wanted = encoder_weights(slowfast_file(case, tmp_path)), encoder.state_dict()
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert found.keys() == wanted.keys() - {"mask_token"}
+    assert all(torch.equal(found[name], wanted[name]) for name in found)

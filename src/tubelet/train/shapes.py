@@ -107,32 +107,12 @@ def layout(recipe: PretrainRecipe | FinetuneRecipe) -> Layout:
     pixels = 3 * encoder.tubelet * encoder.patch * encoder.patch
     clip_bytes = 3 * recipe.clip.frames * recipe.clip.size**2
     if isinstance(recipe, FinetuneRecipe):
-        return Layout(
-            grid=grid,
-            seen=grid.tokens,
-            wanted=0,
-            embed=Linear(grid.tokens, pixels, encoder.width, first=True),
-            encoder=_encoder(encoder, grid.tokens),
-            recomputed=Recomputed(_recomputed(encoder)),
-            narrow=None,
-            decoder=(),
-            head=Linear(1, encoder.width, recipe.classes or UNKNOWN_CLASSES),
-            clip_bytes=clip_bytes,
-        )
+        head = Linear(1, encoder.width, recipe.classes or UNKNOWN_CLASSES)
+        return _all_tokens(encoder, grid, head=head, wanted=0, clip_bytes=clip_bytes)
     seen, wanted = counts(recipe)
     if isinstance(recipe.model, MaskedPredictorSpec):
-        return Layout(
-            grid=grid,
-            seen=grid.tokens,
-            wanted=wanted,
-            embed=Linear(grid.tokens, pixels, encoder.width, first=True),
-            encoder=_encoder(encoder, grid.tokens),
-            recomputed=Recomputed(_recomputed(encoder)),
-            narrow=None,
-            decoder=(),
-            head=Linear(wanted, encoder.width, recipe.target.width(encoder.cube)),
-            clip_bytes=clip_bytes,
-        )
+        head = Linear(wanted, encoder.width, recipe.target.width(encoder.cube))
+        return _all_tokens(encoder, grid, head=head, wanted=wanted, clip_bytes=clip_bytes)
     decoder = recipe.model.decoder
     return Layout(
         grid=grid,
@@ -144,6 +124,22 @@ def layout(recipe: PretrainRecipe | FinetuneRecipe) -> Layout:
         narrow=Linear(seen, encoder.width, decoder.width),
         decoder=_decoder(decoder, seen, wanted),
         head=Linear(wanted, decoder.width, recipe.target.width(encoder.cube)),
+        clip_bytes=clip_bytes,
+    )
+
+
+def _all_tokens(encoder: ViTSpec, grid: Grid, *, head: Linear, wanted: int, clip_bytes: int) -> Layout:
+    """An encoder that reads every token, and a head on it."""
+    return Layout(
+        grid=grid,
+        seen=grid.tokens,
+        wanted=wanted,
+        embed=Linear(grid.tokens, 3 * encoder.tubelet * encoder.patch * encoder.patch, encoder.width, first=True),
+        encoder=_encoder(encoder, grid.tokens),
+        recomputed=Recomputed(_recomputed(encoder)),
+        narrow=None,
+        decoder=(),
+        head=head,
         clip_bytes=clip_bytes,
     )
 
