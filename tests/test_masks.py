@@ -240,3 +240,13 @@ def test_decode_rules_refuse_what_cannot_be() -> None:
 
 def test_a_decode_rule_is_named_by_its_kind_alone() -> None:
     assert TypeAdapter(DecodeRule).validate_python("running_cell") == RunningCell()
+
+
+def test_a_largest_block_bounds_what_one_block_hides() -> None:
+    """So more blocks fill the same ratio, and more edges run between hidden and seen cells."""
+    grid = Grid(1, 14, 14)
+    small, plain = (BlockTube(ratio=0.4, cell=(1, 1, 1), smallest=4, largest=most) for most in (9, None))
+    hidden = [[rule(grid, np.random.default_rng(seed)) for seed in range(40)] for rule in (small, plain)]
+    edges = [np.mean([np.abs(np.diff(one.astype(int), axis=2)).sum() for one in many]) for many in hidden]
+    assert edges[0] > 1.3 * edges[1]
+    assert max(one.sum() for one in hidden[0]) <= round(0.4 * 196)

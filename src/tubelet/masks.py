@@ -105,6 +105,7 @@ class BlockTube(Spec):
     ratio: Ratio = 0.4
     cell: Cell = Field(default=(1, 2, 2), description="tokens of a cell: over time, height, width")
     smallest: int | None = Field(default=None, ge=1, description="cells of the smallest block; null = by ratio")
+    largest: int | None = Field(default=None, ge=1, description="cells of the largest block; null = what still lacks")
 
     def __call__(self, grid: Grid, rng: np.random.Generator) -> Bool[np.ndarray, "t h w"]:
         """True = hidden. ValueError where the grid has no whole cells, or no block fits."""
@@ -115,7 +116,7 @@ class BlockTube(Spec):
         def draw(lacking: int) -> _Block:
             return _Block(1, *_sides(fewest, lacking, rng))
 
-        hidden = _blocks(frame, draw, rng, rule=self, tries=10)
+        hidden = _blocks(frame, draw, rng, rule=self, tries=10, largest=self.largest)
         return _repeat(np.repeat(hidden, cells.t, axis=0), self.cell)
 
 
@@ -243,21 +244,28 @@ class _Block(NamedTuple):
 
 
 def _blocks(
-    cells: Grid, draw: Callable[[int], _Block], rng: np.random.Generator, *, rule: Cube | BlockTube, tries: int
+    cells: Grid,
+    draw: Callable[[int], _Block],
+    rng: np.random.Generator,
+    *,
+    rule: Cube | BlockTube,
+    tries: int,
+    largest: int | None = None,
 ) -> Bool[np.ndarray, "t h w"]:
-    """Blocks one by one, of sides that `draw` gives for the number of cells that still lack, at random places."""
+    """Blocks one by one, of sides that `draw` gives for the number of cells they may hide, at random places."""
     wanted = round(rule.ratio * cells.tokens)
     hidden = np.zeros(cells, dtype=np.bool_)
     lacking, left = wanted, tries
     while lacking > 0 and left > 0:
-        t, h, w = draw(lacking)
+        most = min(lacking, largest or lacking)
+        t, h, w = draw(most)
         left -= 1
         if not (h < cells.h and w < cells.w):
             continue
         first = [int(rng.integers(whole - side + 1)) for whole, side in zip(cells, (t, h, w), strict=True)]
         place = tuple(slice(start, start + side) for start, side in zip(first, (t, h, w), strict=True))
         new = t * h * w - int(hidden[place].sum())
-        if 0 < new <= lacking:
+        if 0 < new <= most:
             hidden[place] = True
             lacking, left = lacking - new, tries
     if lacking == wanted or wanted == cells.tokens:

@@ -36,10 +36,8 @@ def kind_of(row: dict[str, Any]) -> str:
 def rule_of(row: dict[str, Any]) -> Cube | BlockTube | Frame:
     args, kind = row["args"], kind_of(row)
     if kind == "image":
-        if args["max_num_patches"] is not None:
-            pytest.skip("ours has no largest block but what still lacks")
         ratio = args["num_masking_patches"] / math.prod(args["mask_window_size"])
-        return BlockTube(ratio=ratio, cell=WHOLE, smallest=args["min_num_patches"])
+        return BlockTube(ratio=ratio, cell=WHOLE, smallest=args["min_num_patches"], largest=args["max_num_patches"])
     ratio = args["MASK_RATIO"]
     if kind == "frames":
         return Frame(ratio=ratio, count="nearest")
