@@ -13,8 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from tubelet.eval.glyphs import glyphs
-from tubelet.methods.autoencoder import MaskedAutoencoder
-from tubelet.methods.predictor import MaskedPredictor
+from tubelet.methods.masked import MaskedMethod
 from tubelet.nn.pixels import all_cubes, join_cubes
 from tubelet.recipe import PretrainRecipe, override
 from tubelet.rng import generator
@@ -44,9 +43,6 @@ GLYPH_PIXELS: Final = 16
 """Smallest cell in which lines can be told apart."""
 FAINT: Final = 0.35
 
-Masked = MaskedAutoencoder | MaskedPredictor
-"""Methods that predict hidden tokens."""
-
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -68,7 +64,7 @@ class Reconstruction:
 class SavedAutoencoder:
     """A pre-trained run as it lies on disk: the method in eval mode on the CPU, its recipe and the file."""
 
-    method: Masked
+    method: MaskedMethod
     recipe: PretrainRecipe
     weights: Path
 
@@ -122,7 +118,7 @@ def reconstruct(
 
 @torch.no_grad()
 def reconstruct_clip(
-    method: Masked, clip: UInt8[Tensor, "1 C T H W"], mask: Mask, *, true_statistics: bool = False
+    method: MaskedMethod, clip: UInt8[Tensor, "1 C T H W"], mask: Mask, *, true_statistics: bool = False
 ) -> Reconstruction:
     """Predict the wanted cubes of one clip and paint them; seen cubes stay as they are, others are grey.
 
@@ -162,7 +158,7 @@ def nearest_seen(split: Split, grid: Grid) -> tuple[Int[Tensor, "K near"], Float
 
 
 def _pixels(
-    method: Masked,
+    method: MaskedMethod,
     clip: UInt8[Tensor, "1 C T H W"],
     mask: Mask,
     predicted: Float[Tensor, "1 K P"],

@@ -14,9 +14,8 @@ from tubelet.data.order import rank_rows, steps_per_epoch
 from tubelet.eval.labelled_sets import labelled_sets
 from tubelet.eval.labels import Names, read_names, relabelled
 from tubelet.eval.stages import Step
-from tubelet.methods.autoencoder import MaskedAutoencoder
 from tubelet.methods.classifier import Classifier
-from tubelet.methods.predictor import MaskedPredictor
+from tubelet.methods.masked import MaskedMethod
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, SameClasses, reading_of
 from tubelet.rng import generator, step_rng
 from tubelet.spec import replace
@@ -106,7 +105,7 @@ def _videos_of_epoch(recipe: PretrainRecipe) -> int:
 
 
 def _check_masked(recipe: PretrainRecipe, step: Step, steps: Sequence[Step]) -> None:
-    method = cast(MaskedAutoencoder | MaskedPredictor, _shell(recipe))
+    method = cast(MaskedMethod, _shell(recipe))
     masks = plan_of(recipe, method).masks
     assert masks is not None
     masks(generator(recipe.seed, 0))  # may find that its grid cannot be hidden so

@@ -6,14 +6,15 @@ from typing import Literal
 
 from jaxtyping import Float, Num
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from tubelet.methods.masked import MaskedMethod
 from tubelet.models.decoder import Decoder, DecoderSpec
 from tubelet.models.vit import ViT, ViTSpec
 from tubelet.nn.init import xavier_
 from tubelet.spec import Spec
 from tubelet.targets.kinds import Target
-from tubelet.types import Batch, ClipShape, Cube, Grid, Output, Split
+from tubelet.types import ClipShape, Split
 
 
 class MaskedAutoencoderSpec(Spec):
@@ -39,32 +40,12 @@ class MaskedAutoencoderSpec(Spec):
         return method
 
 
-class MaskedAutoencoder(nn.Module):
+class MaskedAutoencoder(MaskedMethod):
     """VideoMAE (arXiv:2203.12602, section 3), on the stream "video"."""
 
     def __init__(self, encoder: ViT, decoder: Decoder, target: Target) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder, target)
         self.decoder = decoder
-        self.target = target
-
-    @property
-    def grid(self) -> Grid:
-        """Token grid that masks are drawn on."""
-        return self.encoder.grid
-
-    @property
-    def cube(self) -> Cube:
-        """What a token of this grid covers."""
-        return self.encoder.spec.cube
-
-    def forward(self, batch: Batch) -> Output:
-        """Mean loss over the scored tokens of the batch."""
-        video = batch.clips["video"].video
-        split = batch.splits["video"]
-        prediction = self.predict(video, split)
-        target = self.target.rows(video, split.wanted, self.cube)
-        return Output(self.target.loss(prediction, target, split.weight))
 
     def predict(self, video: Num[Tensor, "B C T H W"], split: Split) -> Float[Tensor, "B K P"]:
         """Predictions of the wanted tokens from the seen ones. `video` is uint8 or float in 0..255.
@@ -78,7 +59,3 @@ class MaskedAutoencoder(nn.Module):
             )
         predictions: Tensor = self.decoder(self.encoder(video, split.seen), split)
         return predictions
-
-    def count(self, batch: Batch) -> float:
-        """How much this batch weighs in a mean over batches: its scored tokens. Call it before `.to(device)`."""
-        return float(batch.splits["video"].weight.sum())

@@ -9,11 +9,12 @@ from jaxtyping import Float, Num
 from pydantic import Field
 from torch import Tensor, nn
 
+from tubelet.methods.masked import MaskedMethod
 from tubelet.models.vit import ViT, ViTSpec
 from tubelet.nn.init import truncated_normal_
 from tubelet.spec import Spec
 from tubelet.targets.kinds import Target
-from tubelet.types import Batch, ClipShape, Cube, Grid, Output, Split
+from tubelet.types import ClipShape, Split
 
 
 class MaskedPredictorSpec(Spec):
@@ -29,7 +30,7 @@ class MaskedPredictorSpec(Spec):
         return MaskedPredictor(encoder, target)
 
 
-class MaskedPredictor(nn.Module):
+class MaskedPredictor(MaskedMethod):
     """MaskFeat (arXiv:2112.09133, section 3), on the stream "video".
 
     All tokens go through the encoder, so clips may hide another number of tokens each: the rows to predict are padded
@@ -41,29 +42,9 @@ class MaskedPredictor(nn.Module):
     """
 
     def __init__(self, encoder: ViT, target: Target) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.target = target
+        super().__init__(encoder, target)
         self.prediction_head = nn.Linear(encoder.out_width, target.width(encoder.spec.cube))
         truncated_normal_(self.prediction_head)
-
-    @property
-    def grid(self) -> Grid:
-        """Token grid that masks are drawn on: that of the encoder's output."""
-        return self.encoder.out_grid
-
-    @property
-    def cube(self) -> Cube:
-        """What a token of this grid covers."""
-        return self.encoder.spec.cube
-
-    def forward(self, batch: Batch) -> Output:
-        """Mean loss over the scored tokens of the batch, of which each counts as much, whatever clip it is of."""
-        video = batch.clips["video"].video
-        split = batch.splits["video"]
-        prediction = self.predict(video, split)
-        target = self.target.rows(video, split.wanted, self.cube)
-        return Output(self.target.loss(prediction, target, split.weight))
 
     def predict(self, video: Num[Tensor, "B C T H W"], split: Split) -> Float[Tensor, "B K P"]:
         """Predictions of the wanted tokens from what is not hidden. `video` is uint8 or float in 0..255."""
@@ -72,7 +53,3 @@ class MaskedPredictor(nn.Module):
         clip = torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
         predictions: Tensor = self.prediction_head(tokens[clip, split.wanted])
         return predictions
-
-    def count(self, batch: Batch) -> float:
-        """How much this batch weighs in a mean over batches: its scored tokens. Call it before `.to(device)`."""
-        return float(batch.splits["video"].weight.sum())

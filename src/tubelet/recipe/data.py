@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
 from tubelet.recipe.sources import LabelledSource, VideoSource, check_sources
@@ -10,6 +12,15 @@ from tubelet.video.augment import Augment, MultiScaleCrop, RandomResizedCrop
 from tubelet.video.decoders import Decoder, Reading
 from tubelet.video.limits import Limits
 from tubelet.video.sample import Sampler, Span, Strided
+
+ClipsPerVideo = Annotated[int, Field(ge=1, description="clips taken from one decoded video (repeated augmentation)")]
+Cache = Annotated[str | None, Field(description="folder for decoded frames; for sets that fit on the disk")]
+DecodedBy = Annotated[Decoder, Field(description="what decodes; torchcodec and nvdec are optional extras")]
+Workers = Annotated[int, Field(ge=0, description="processes that decode")]
+LargestSkip = Annotated[float, Field(ge=0, le=1, description="largest share of unreadable videos")]
+FileSeconds = Annotated[
+    float | None, Field(gt=0, description="time after which a file that is still being read counts as unreadable")
+]
 
 
 class Data(Spec):
@@ -20,14 +31,12 @@ class Data(Spec):
     sources: tuple[VideoSource, ...] = Field(default=(), description="several sets instead of `videos`")
     sampler: Sampler = Strided(stride=4)
     augment: Augment = Augment(crop=MultiScaleCrop())
-    views: int = Field(default=1, ge=1, description="clips taken from one decoded video (repeated augmentation)")
-    cache: str | None = Field(default=None, description="folder for decoded frames; for sets that fit on the disk")
-    decoder: Decoder = Field(default="pyav", description="what decodes; torchcodec and nvdec are optional extras")
-    workers: int = Field(default=2, ge=0, description="processes that decode")
-    max_skipped: float = Field(default=0.25, ge=0, le=1, description="largest share of unreadable videos")
-    max_seconds_per_file: float | None = Field(
-        default=120.0, gt=0, description="time after which a file that is still being read counts as unreadable"
-    )
+    views: ClipsPerVideo = 1
+    cache: Cache = None
+    decoder: DecodedBy = "pyav"
+    workers: Workers = 2
+    max_skipped: LargestSkip = 0.25
+    max_seconds_per_file: FileSeconds = 120.0
 
     @model_validator(mode="after")
     def _check_sources(self) -> Data:
@@ -47,14 +56,12 @@ class LabelledData(Spec):
     )
     sampler: Sampler = Span(stride=4)
     augment: Augment = Augment(crop=RandomResizedCrop())
-    views: int = Field(default=1, ge=1, description="clips taken from one decoded video (repeated augmentation)")
-    cache: str | None = Field(default=None, description="folder for decoded frames; for sets that fit on the disk")
-    decoder: Decoder = Field(default="pyav", description="what decodes; torchcodec and nvdec are optional extras")
-    workers: int = Field(default=2, ge=0, description="processes that decode")
-    max_skipped: float = Field(default=0.0, ge=0, le=1, description="largest share of unreadable videos")
-    max_seconds_per_file: float | None = Field(
-        default=120.0, gt=0, description="time after which a file that is still being read counts as unreadable"
-    )
+    views: ClipsPerVideo = 1
+    cache: Cache = None
+    decoder: DecodedBy = "pyav"
+    workers: Workers = 2
+    max_skipped: LargestSkip = 0.0
+    max_seconds_per_file: FileSeconds = 120.0
 
     @model_validator(mode="after")
     def _check_sources(self) -> LabelledData:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -12,18 +13,23 @@ from tubelet.spec import Spec
 from tubelet.video.augment import Augment
 from tubelet.video.sample import Sampler
 
+Name = Annotated[str | None, Field(min_length=1, description="what messages call it; none: from its path")]
+Weight = Annotated[
+    float, Field(gt=0, description="how often each of its videos comes in an epoch: 2 twice, 0.25 in every fourth")
+]
+OwnSampler = Annotated[Sampler | None, Field(description="none: data.sampler")]
+OwnAugment = Annotated[Augment | None, Field(description="none: data.augment")]
+
 
 class VideoSource(Spec):
     """One of several sets of unlabelled videos."""
 
     videos: str = Field(description="folder of videos, or a list (txt, csv, jsonl)")
     root: str | None = Field(default=None, description="folder that the paths of the list start from; none: data.root")
-    name: str | None = Field(default=None, min_length=1, description="what messages call it; none: from its path")
-    weight: float = Field(
-        default=1.0, gt=0, description="how often each of its videos comes in an epoch: 2 twice, 0.25 in every fourth"
-    )
-    sampler: Sampler | None = Field(default=None, description="none: data.sampler")
-    augment: Augment | None = Field(default=None, description="none: data.augment")
+    name: Name = None
+    weight: Weight = 1.0
+    sampler: OwnSampler = None
+    augment: OwnAugment = None
     segment_seconds: float | None = Field(
         default=None, gt=0, description="cut longer videos into pieces of about this length, each a video of its own"
     )
@@ -35,13 +41,11 @@ class LabelledSource(Spec):
     train: str
     val: str | None = None
     root: str | None = Field(default=None, description="folder that the paths of the lists start from; none: data.root")
-    name: str | None = Field(default=None, min_length=1, description="what messages call it; none: from its path")
+    name: Name = None
     class_names: str | None = Field(default=None, description="file with one class name a line; needed for numbers")
-    weight: float = Field(
-        default=1.0, gt=0, description="how often each of its videos comes in an epoch: 2 twice, 0.25 in every fourth"
-    )
-    sampler: Sampler | None = Field(default=None, description="none: data.sampler")
-    augment: Augment | None = Field(default=None, description="none: data.augment")
+    weight: Weight = 1.0
+    sampler: OwnSampler = None
+    augment: OwnAugment = None
     renames: str | None = Field(
         default=None, description="csv file of `name in this source,name in the merged space` lines"
     )

@@ -12,8 +12,6 @@ import torch
 from torch import nn
 
 from tubelet.data.order import steps_per_epoch
-from tubelet.methods.autoencoder import MaskedAutoencoder
-from tubelet.methods.predictor import MaskedPredictor
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.spec import replace
 from tubelet.train.bench import step_seconds
@@ -134,17 +132,12 @@ def count_parameters(recipe: Recipe) -> dict[str, int]:
     parts: dict[str, nn.Module]
     with torch.device("meta"):
         if isinstance(recipe, PretrainRecipe):
-            method = recipe.model.build(recipe.clip, recipe.target)
-            parts = {"encoder": method.encoder, **_predicting(method)}
+            parts = dict(recipe.model.build(recipe.clip, recipe.target).named_children())
         else:
             classifier = recipe.model.build(recipe.clip, recipe.classes or UNKNOWN_CLASSES)
             parts = {"encoder": classifier.encoder, "head": nn.ModuleList([classifier.fc_norm, classifier.head])}
     counted = {name: sum(value.numel() for value in part.parameters()) for name, part in parts.items()}
     return {**counted, "total": sum(counted.values())}
-
-
-def _predicting(method: MaskedAutoencoder | MaskedPredictor) -> dict[str, nn.Module]:
-    return {"decoder": method.decoder} if isinstance(method, MaskedAutoencoder) else {"head": method.prediction_head}
 
 
 def _speed(recipe: Recipe, devices: Equipment, batch: Batch, question: Question, *, parameters: int) -> Speed:

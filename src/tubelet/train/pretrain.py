@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tubelet.data.dataset import ClipPlan, MaskDraw
-from tubelet.methods.autoencoder import MaskedAutoencoder
-from tubelet.methods.predictor import MaskedPredictor
+from tubelet.methods.masked import MaskedMethod
 from tubelet.recipe import PretrainRecipe, reading_of
 from tubelet.rng import step_rng
 from tubelet.train.building import building, has_weights
@@ -58,13 +57,13 @@ def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -
     return write_model(out, recipe, method.state_dict())
 
 
-def build_method(recipe: PretrainRecipe) -> MaskedAutoencoder | MaskedPredictor:
+def build_method(recipe: PretrainRecipe) -> MaskedMethod:
     """The method with the first weights of the recipe's seed."""
     with step_rng(recipe.seed, 0):
         return recipe.model.build(recipe.clip, recipe.target)
 
 
-def plan_of(recipe: PretrainRecipe, method: MaskedAutoencoder | MaskedPredictor) -> ClipPlan:
+def plan_of(recipe: PretrainRecipe, method: MaskedMethod) -> ClipPlan:
     """How clips and masks of the recipe are drawn."""
     return ClipPlan(
         clip=recipe.clip,

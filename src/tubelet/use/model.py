@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from tubelet.eval.reconstruct import Masked, Reconstruction, reconstruct_clip
+from tubelet.eval.reconstruct import Reconstruction, reconstruct_clip
 from tubelet.methods.classifier import Classifier
+from tubelet.methods.masked import MaskedMethod
 from tubelet.models.encoders import Encoder
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, Run
 from tubelet.rng import generator
@@ -71,7 +72,7 @@ class Model:
         self.device, self.precision, self.pooling = device, precision, pooling
         self.fingerprint = fingerprint(imported, pooling)
         self.classifier: Classifier | None = None
-        self.autoencoder: Masked | None = None
+        self.autoencoder: MaskedMethod | None = None
         if isinstance(imported.recipe, FinetuneRecipe) and imported.has_head:
             self.classifier = imported.build_classifier().to(device)
             self.encoder: Encoder = self.classifier.encoder

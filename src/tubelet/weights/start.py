@@ -7,9 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from tubelet.methods.autoencoder import MaskedAutoencoder
 from tubelet.methods.classifier import Classifier
-from tubelet.methods.predictor import MaskedPredictor
+from tubelet.methods.masked import MaskedMethod
 from tubelet.models.encoders import Encoder
 from tubelet.models.mvit import MViT
 from tubelet.nn.position import stretch
@@ -102,8 +101,8 @@ def classifier_state(
 
 def whole_state(method: nn.Module, path: Path) -> tuple[State, Started]:
     """What `start_whole` loads, and its errors. The method may be on the meta device."""
-    source, masked = read_source(path), (MaskedAutoencoder, MaskedPredictor)
-    state, notes = _placed(source, method.encoder) if isinstance(method, masked) else (source.state, ())
+    source = read_source(path)
+    state, notes = _placed(source, method.encoder) if isinstance(method, MaskedMethod) else (source.state, ())
     check_fit(state, method.state_dict(), source.file)
     return state, Started(source.file, tuple(state), source.dropped, (), (*source.notes, *notes))
 
