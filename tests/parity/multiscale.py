@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from golden import Case
 from tubelet.methods.classifier import Classifier, ClassifierSpec
+from tubelet.methods.predictor import MaskedPredictor, MaskedPredictorSpec
 from tubelet.models.encoders import Encoder
-from tubelet.models.mvit import MViT
 from tubelet.models.mvit_spec import MViTSpec, Stage
+from tubelet.targets.frame_pixels import FramePixels
+from tubelet.targets.hog import Hog
 from tubelet.types import ClipShape
 from tubelet.weights.read import read_model
 from tubelet.weights.slowfast import CLASSIFIER, MASKFEAT, MEAN_CLASSIFIER
@@ -102,20 +104,19 @@ def slowfast_file(case: Case, folder: Path) -> Path:
     return path
 
 
-def build_maskfeat(case: Case) -> tuple[MViT, nn.ModuleDict]:
-    """The encoder, and norm and linear map that predict from its tokens."""
-    encoder = MViT(spec_of(case), clip_of(case))
-    weights = {name: value for name, value in case.weight.items() if not name.startswith("hogs.")}
-    state = from_official(weights, MASKFEAT)
-    encoder.load_state_dict(part(state, "encoder."), strict=True)
-    outputs, width = state["predict.head.weight"].shape
-    predict = nn.ModuleDict({"norm": nn.LayerNorm(width, eps=1e-6), "head": nn.Linear(width, outputs)})
-    predict.load_state_dict(part(state, "predict."), strict=True)
-    return encoder, predict
+def build_maskfeat(case: Case, way: str, folder: Path) -> MaskedPredictor:
+    """In eval mode, with the authors' weights."""
+    if way == "file":
+        return read_model(slowfast_file(case, folder)).build_predictor()
+    target = Hog() if case.meta["config"].get("MASK_PRED_HOG", True) else FramePixels()
+    built = MaskedPredictorSpec(encoder=spec_of(case)).build(clip_of(case), target)
+    built.load_state_dict(from_official(without_filters(case.weight), MASKFEAT), strict=True)
+    return built.eval()
 
 
-def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+def without_filters(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """HOG's fixed kernels are no weights of ours."""
+    return {name: value for name, value in weights.items() if not name.startswith("hogs.")}
 
 
 def gradients(module: nn.Module, pairs: Pairs) -> dict[str, Tensor]:

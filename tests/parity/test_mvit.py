@@ -9,24 +9,19 @@ import torch
 from multiscale import (
     WAYS,
     build_classifier,
-    build_maskfeat,
     gradients,
     names_of,
     pixels_of,
     slowfast_file,
     spec_of,
 )
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from golden import Case, assert_grad_norms, assert_output, load_case
 from tubelet.methods.classifier import Classifier
 from tubelet.weights.read import read_model
-from tubelet.weights.slowfast import MASKFEAT
-from tubelet.weights.start import encoder_weights
 from tubelet.weights.videomae import to_official
-
-MASKED = ["case06_maskfeat_hog", "case06_maskmvit_pixel"]
 
 
 @pytest.fixture(scope="module")
@@ -75,34 +70,3 @@ def test_every_weight_goes_out_under_their_name(case: Case, classifier: Classifi
     back = to_official(classifier.state_dict(), names_of(case))
     assert back.keys() == case.weight.keys()
     assert all(torch.equal(back[name], case.weight[name]) for name in back)
-
-
-@pytest.mark.parametrize("stem", MASKED)
-def test_tokens_under_mask_tokens_loss_and_gradients(stem: str) -> None:
-    case = load_case(stem)
-    encoder, predict = build_maskfeat(case)
-    hidden = case.input["mask"].bool()
-    tokens = encoder(pixels_of(case, encoder), hidden)
-    assert tokens.shape[1] == encoder.out_grid.tokens
-    prediction = predict["head"](predict["norm"](tokens))
-    if "predictions_all_tokens" in case.output:
-        allowed = case.tolerance("predictions")
-        wanted = case.output["predictions_all_tokens"]
-        torch.testing.assert_close(prediction, wanted, atol=allowed["atol"], rtol=allowed["rtol"])
-    size = tuple(encoder.out_grid)
-    rows = F.interpolate(hidden.unsqueeze(1).float(), size=size).flatten(1).bool()
-    assert_output(case, "predictions", prediction[rows])
-    loss = F.mse_loss(prediction[rows], case.output["targets"])
-    assert_output(case, "loss", loss)
-    loss.backward()
-    both = nn.ModuleDict({"encoder": encoder, "predict": predict})
-    assert_grad_norms(case, gradients(both, MASKFEAT))
-
-
-@pytest.mark.parametrize("stem", MASKED)
-def test_the_encoder_of_a_pretraining_file_is_read(stem: str, tmp_path: Path) -> None:
-    case = load_case(stem)
-    encoder, _ = build_maskfeat(case)
-    found, wanted = encoder_weights(slowfast_file(case, tmp_path)), encoder.state_dict()
-    assert found.keys() == wanted.keys() - {"mask_token"}
-    assert all(torch.equal(found[name], wanted[name]) for name in found)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
+from tubelet.targets.frame_pixels import FramePixels
 from tubelet.targets.hog import Hog
 from tubelet.targets.kinds import Target
 from tubelet.targets.pixels import NormalisedPixels, Pixels
@@ -13,7 +14,7 @@ from tubelet.types import Cube
 
 CUBE = Cube(2, 8, 8)
 WANTED = torch.tensor([[0, 3, 5], [7, 1, 2]])
-TARGETS: list[Target] = [NormalisedPixels(), Pixels(), Hog()]
+TARGETS: list[Target] = [NormalisedPixels(), Pixels(), FramePixels(), Hog()]
 
 every_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.kind)
 

@@ -10,11 +10,13 @@ import torch
 import yaml
 from torch import Tensor
 
+from tubelet.masks import Cube
 from tubelet.methods.classifier import Classifier, ClassifierSpec
 from tubelet.models.mvit import MViT
 from tubelet.models.mvit_spec import MViTSpec, Stage
-from tubelet.recipe import FinetuneRecipe
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.spec import replace
+from tubelet.targets.hog import Hog
 from tubelet.types import ClipShape
 from tubelet.video.sample import Span
 from tubelet.weights.read import read_model
@@ -97,7 +99,7 @@ def test_maskfeat_is_a_start_for_a_coarser_last_stage(tmp_path: Path) -> None:
     table = "encoder.blocks.4.attention.relative.rel_pos_h"
     assert target.state_dict()[table].shape[0] == 7
     assert started.fresh == ("fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias")
-    dropped = {"hogs.0.weight_x", "hogs.0.weight_y", "encoder.mask_token", "predict.head.weight"}
+    dropped = {"hogs.0.weight_x", "hogs.0.weight_y", "encoder.mask_token", "prediction_head.weight"}
     assert dropped <= set(started.dropped)
     assert any("4 position tables are interpolated" in note for note in started.notes)
     name = "encoder.blocks.4.attention.qkv.weight"
@@ -114,9 +116,28 @@ def test_weights_that_widen_in_the_other_branch_are_refused_with_the_setting(tmp
         start_classifier(classifier(), save(tmp_path, pretraining()))
 
 
-def test_a_pretraining_file_has_no_classes_and_says_what_it_is_for(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"MaskFeat's pre-training, which has no classes; start from it"):
-        read_model(save(tmp_path, pretraining()))
+def test_a_pretraining_file_is_read_whole(tmp_path: Path) -> None:
+    imported = read_model(save(tmp_path, pretraining()))
+    recipe = imported.recipe
+    assert isinstance(recipe, PretrainRecipe)
+    assert (imported.format, recipe.mask) == ("SlowFast MaskFeat pre-training", Cube())
+    assert recipe.target == Hog(cell=4), "108 numbers of a token of 8 x 8 pixels"
+    assert recipe.model.encoder.cube == MASKED.cube
+    method = imported.build_predictor()
+    assert torch.equal(method.prediction_head.weight, torch.ones(108, 32))
+
+
+def test_an_encoder_without_its_head_is_read_as_one(tmp_path: Path) -> None:
+    state = {name: value for name, value in pretraining().items() if not name.startswith("pred_head.")}
+    imported = read_model(save(tmp_path, state))
+    assert not imported.predicts
+    assert imported.build_encoder().out_grid == MViT(MASKED, CLIP).out_grid
+
+
+def test_a_head_of_unknown_width_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
+    state = {**pretraining(), "pred_head.projections.0.weight": torch.ones(7, 32)}
+    with pytest.raises(ValueError, match=r"predicts 7 numbers a token; known targets of such a model: hog 27"):
+        read_model(save(tmp_path, state))
 
 
 def test_tensors_without_a_place_or_missing_ones_are_named(tmp_path: Path) -> None:

@@ -56,13 +56,14 @@ def _examples(test: Manifest) -> tuple[tuple[str, Path], ...]:
 
 def _facts(demo: Demo) -> tuple[tuple[str, str], ...]:
     clip, encoder, videos = demo.pretrain.clip, demo.pretrain.model.encoder, demo.videos
+    cube = encoder.cube
     clips = demo.pretrain.schedule.epochs * videos.unlabelled * demo.pretrain.data.views
     bf16 = ", ".join(bf16_flags()) or "no bf16 instructions"
     return (
         ("videos", f"{videos.unlabelled:,} unlabelled, {videos.train:,} labelled to train on, {videos.test:,} to test"),
         ("one video", f"H.264, {videos.frames} frames of {videos.size} x {videos.size} at {videos.fps} a second"),
         ("clip", f"{clip.frames} frames of {clip.size} x {clip.size}"),
-        ("model", f"ViT, width {encoder.width}, {encoder.depth} layers, cubes {encoder.tubelet} x {encoder.patch}²"),
+        ("model", f"ViT, width {encoder.width}, {encoder.depth} layers, cubes {cube.frames} x {cube.height}²"),
         ("pre-training", f"{clips:,} clips, mask {demo.pretrain.mask!r}, loss on normalised pixels"),
         ("training on labels", f"{demo.finetune.schedule.epochs} epochs; the same for both but layer decay: "
          f"{demo.finetune.optim.layer_decay} from pre-trained weights, none from scratch"),

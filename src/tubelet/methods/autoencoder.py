@@ -43,6 +43,8 @@ class MaskedAutoencoderSpec(Spec):
 class MaskedAutoencoder(MaskedMethod):
     """VideoMAE (arXiv:2203.12602, section 3), on the stream "video"."""
 
+    encoder: ViT
+
     def __init__(self, encoder: ViT, decoder: Decoder, target: Target) -> None:
         super().__init__(encoder, target)
         self.decoder = decoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from tubelet.models.vit import ViT
+from tubelet.models.encoders import Encoder
 from tubelet.targets.kinds import Target
 from tubelet.types import Batch, Cube, Grid, Output, Split
 
@@ -13,7 +13,7 @@ from tubelet.types import Batch, Cube, Grid, Output, Split
 class MaskedMethod(nn.Module):
     """A method on the stream "video" whose `encoder` hides tokens from itself; a subclass says how it predicts them."""
 
-    def __init__(self, encoder: ViT, target: Target) -> None:
+    def __init__(self, encoder: Encoder, target: Target) -> None:
         super().__init__()
         self.encoder = encoder
         self.target = target

@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Num
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from tubelet.methods.masked import MaskedMethod
-from tubelet.models.vit import ViT, ViTSpec
-from tubelet.nn.init import truncated_normal_
+from tubelet.models.encoders import Encoder, EncoderSpec, linear_on, masked_encoder
+from tubelet.models.vit import ViTSpec
 from tubelet.spec import Spec
 from tubelet.targets.kinds import Target
 from tubelet.types import ClipShape, Split
@@ -21,13 +21,11 @@ class MaskedPredictorSpec(Spec):
     """Encoder of a `MaskedPredictor`; the default is ViT-B (arXiv:2112.09133)."""
 
     kind: Literal["masked_predictor"] = "masked_predictor"
-    encoder: ViTSpec = Field(default_factory=ViTSpec)
+    encoder: EncoderSpec = Field(default_factory=ViTSpec)
 
     def build(self, clip: ClipShape, target: Target) -> MaskedPredictor:
         """With fresh weights from torch's default generator. ValueError where cube and clip do not fit."""
-        encoder = ViT(self.encoder, clip, final_norm=True, masked=True)
-        encoder.apply(truncated_normal_)
-        return MaskedPredictor(encoder, target)
+        return MaskedPredictor(masked_encoder(self.encoder, clip), target)
 
 
 class MaskedPredictor(MaskedMethod):
@@ -41,10 +39,9 @@ class MaskedPredictor(MaskedMethod):
     the patch embedding and before positions. Names: `encoder`, `prediction_head`.
     """
 
-    def __init__(self, encoder: ViT, target: Target) -> None:
+    def __init__(self, encoder: Encoder, target: Target) -> None:
         super().__init__(encoder, target)
-        self.prediction_head = nn.Linear(encoder.out_width, target.width(encoder.spec.cube))
-        truncated_normal_(self.prediction_head)
+        self.prediction_head = linear_on(encoder, target.width(encoder.spec.cube))
 
     def predict(self, video: Num[Tensor, "B C T H W"], split: Split) -> Float[Tensor, "B K P"]:
         """Predictions of the wanted tokens from what is not hidden. `video` is uint8 or float in 0..255."""

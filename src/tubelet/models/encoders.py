@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Discriminator, Tag
-from torch import Tensor
+from torch import Tensor, nn
 
 from tubelet.models.mvit import MViT
 from tubelet.models.mvit_spec import MViTSpec
 from tubelet.models.vit import ViT, ViTSpec
-from tubelet.nn.init import truncated_normal_
+from tubelet.nn.block import Block
+from tubelet.nn.init import biased_normal_, truncated_normal_
+from tubelet.nn.pooling_block import PoolingBlock
 from tubelet.spec import ByKind
 from tubelet.types import ClipShape
 
@@ -28,6 +30,10 @@ def _kind(value: Any) -> str:
 Encoder = ViT | MViT
 EncoderSpec = Annotated[Annotated[ViTSpec, Tag("vit")] | Annotated[MViTSpec, Tag("mvit")], Discriminator(_kind), ByKind]
 """Size and options of an encoder, as a recipe holds them."""
+
+
+BLOCKS = (Block, PoolingBlock)
+"""What encoders and decoders are made of: gathered, compiled and recomputed one by one."""
 
 
 def encoder_for(spec: ViTSpec | MViTSpec, clip: ClipShape, state: Mapping[str, Tensor]) -> Encoder:
@@ -48,3 +54,24 @@ def classifier_encoder(spec: ViTSpec | MViTSpec, clip: ClipShape, *, final_norm:
     encoder = ViT(spec, clip, final_norm=final_norm)
     encoder.apply(truncated_normal_)
     return encoder
+
+
+def masked_encoder(spec: ViTSpec | MViTSpec, clip: ClipShape) -> Encoder:
+    """The same for a masked predictor: with a mask token and a final norm.
+
+    ValueError where cube and clip do not fit, or a side of the grid that comes out was rounded up: its tokens would
+    stand for no cube of pixels that could be hidden.
+    """
+    if isinstance(spec, MViTSpec):
+        clip.grid(spec.cube)
+        return MViT(spec, clip, final_norm=True, masked=True)
+    encoder = ViT(spec, clip, final_norm=True, masked=True)
+    encoder.apply(truncated_normal_)
+    return encoder
+
+
+def linear_on(encoder: Encoder, outputs: int) -> nn.Linear:
+    """A linear map of its tokens, with first weights as those inside it."""
+    linear = nn.Linear(encoder.out_width, outputs)
+    (biased_normal_ if isinstance(encoder, MViT) else truncated_normal_)(linear)
+    return linear

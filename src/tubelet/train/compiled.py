@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from tubelet.nn.block import Block
+from tubelet.models.encoders import BLOCKS
 from tubelet.recipe import Run
 
 
@@ -28,7 +28,7 @@ def compile_blocks(module: nn.Module, run: Run, device: torch.device) -> None:
     """Have the blocks compiled when they are first called, where the run says so; in place."""
     if not compiles(run, device):
         return
-    for block in [one for one in module.modules() if isinstance(one, Block)]:
+    for block in [one for one in module.modules() if isinstance(one, BLOCKS)]:
         block.drop_path.draw = torch.compiler.disable(block.drop_path.draw)  # type: ignore[method-assign]
         block.compile()
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from tubelet.models.encoders import BLOCKS
 from tubelet.nn.block import Block
 from tubelet.nn.constants import restore_constants
 from tubelet.train import checkpoint
@@ -118,9 +119,10 @@ def _spread(module: nn.Module, root: str, device: torch.device) -> Any:
 
     emptied(module)
     mesh = init_device_mesh(device.type, (place().world,))
-    for block in [one for one in module.modules() if isinstance(one, Block)]:
+    for block in [one for one in module.modules() if isinstance(one, BLOCKS)]:
         fully_shard(block, mesh=mesh)
-        register_fsdp_forward_method(block, "tail")
+        if isinstance(block, Block):
+            register_fsdp_forward_method(block, "tail")
     gathered = fully_shard(module.get_submodule(root), mesh=mesh)
     module.to_empty(device=device)
     restore_constants(module)

@@ -13,7 +13,6 @@ from tubelet.methods.classifier import Classifier
 from tubelet.methods.predictor import MaskedPredictor, MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.encoders import Encoder, encoder_for
-from tubelet.models.mvit import MViT
 from tubelet.models.mvit_spec import MViTSpec
 from tubelet.nn.position import stretch
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
@@ -95,7 +94,7 @@ class Imported:
     def _multiscale(self, encoder: MViTSpec, clip: ClipShape) -> Imported:
         """`resized` of a multiscale transformer: its tables have their own lengths in each block."""
         with torch.device("meta"):
-            wanted = MViT(encoder, clip).state_dict()
+            wanted = encoder_for(encoder, clip, encoder_state(self.state)).state_dict()
         state, notes = with_stretched_tables(self.state, {ENCODER + name: table for name, table in wanted.items()})
         return replace(self, state=state, recipe=changed(self.recipe, clip=clip), notes=(*self.notes, *notes))
 

@@ -24,7 +24,7 @@ from tubelet.video.sample import Segments, Span, Strided
 from tubelet.weights.fit import check_fit
 from tubelet.weights.imported import DECODER, Imported, encoder_state
 from tubelet.weights.multiscale import is_multiscale
-from tubelet.weights.multiscale_recipe import multiscale_classifier
+from tubelet.weights.multiscale_recipe import multiscale_recipe
 from tubelet.weights.names import names_text
 from tubelet.weights.places import CHECKPOINTS, CLASSES_FILE, MODEL_FILE, MODEL_FOLDER, RECIPE_FILE
 from tubelet.weights.shapes import Given, Hints, decoder_spec, encoder_spec, trained_clip
@@ -56,7 +56,7 @@ def read_model(path: Path, hints: Hints = Hints()) -> Imported:
         found = list(source.notes)
         is_classifier = any(name.startswith(("head.", "fc_norm.")) for name in source.state)
         if is_multiscale(source.state):
-            recipe = multiscale_classifier(source.state, given, found)
+            recipe = multiscale_recipe(source.state, given, found)
         elif is_classifier:
             recipe = _classifier(source.state, given, found)
         else:

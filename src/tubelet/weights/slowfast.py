@@ -48,8 +48,8 @@ MEAN_CLASSIFIER: Final[Pairs] = (
 """With the norm behind the mean of the tokens: pooling "mean", as MaskFeat is fine-tuned."""
 MASKFEAT: Final[Pairs] = (
     *_IN_ENCODER,
-    ("pred_head.transforms.0.0.{.}", "predict.norm.{.}"),
-    ("pred_head.projections.0.{.}", "predict.head.{.}"),
+    ("pred_head.transforms.0.0.{.}", "encoder.norm.{.}"),
+    ("pred_head.projections.0.{.}", "prediction_head.{.}"),
 )
 """MaskFeat's pre-training; `hogs.0.weight_x` and `weight_y` are fixed filters and left out."""
 CONVERTERS: Final[dict[str, Pairs]] = {"mvit": CLASSIFIER, "mvit_mean": MEAN_CLASSIFIER, "maskfeat": MASKFEAT}

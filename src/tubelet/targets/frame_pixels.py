@@ -1,0 +1,46 @@
+"""One frame of a cube as target, normalised over all colours together: what MaskFeat's code compares HOG with."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import torch
+from jaxtyping import Float, Int, Num
+from torch import Tensor
+
+from tubelet.nn.pixels import grid_of, take_cubes
+from tubelet.spec import Spec
+from tubelet.targets.pixels import weighted_squared_error
+from tubelet.types import Cube
+
+EPS: Final = 1e-6 * (255 * 0.225) ** 2
+"""Added to the variance of pixels in 0..255: 1e-6 where pixels are over their deviation of 0.225."""
+
+
+class FramePixels(Spec):
+    """Pixels of the first frame of a cube minus their mean, over their deviation (SlowFast `MaskMViT`, PRED_HOG off).
+
+    Mean and unbiased variance are of all colours together, so a cube keeps its hue; 1e-6 is added to the variance.
+    Layout of a row: (row, column, colour), colour fastest.
+    """
+
+    kind: Literal["frame_pixels"] = "frame_pixels"
+
+    def width(self, cube: Cube) -> int:
+        """Numbers per token."""
+        return 3 * cube.height * cube.width
+
+    def rows(self, video: Num[Tensor, "B C T H W"], wanted: Int[Tensor, "B K"], cube: Cube) -> Float[Tensor, "B K P"]:
+        """Targets of the wanted tokens, float32 under autocast too. `video` is uint8 or float in 0..255."""
+        with torch.no_grad():
+            grid_of(video, cube)  # a last cube that is cut short is refused here, not lost
+            pixels = take_cubes(video[:, :, :: cube.frames], wanted, cube._replace(frames=1)).float()
+            rows = pixels.flatten(3).transpose(2, 3).flatten(2)
+            variance, mean = torch.var_mean(rows, dim=2, keepdim=True)
+            return (rows - mean) / (variance + EPS).sqrt()
+
+    def loss(
+        self, prediction: Float[Tensor, "B K P"], target: Float[Tensor, "B K P"], weight: Float[Tensor, "B K"]
+    ) -> Float[Tensor, ""]:
+        """Squared error, mean over the numbers of a token and over tokens by weight."""
+        return weighted_squared_error(prediction, target, weight)
