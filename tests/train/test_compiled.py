@@ -49,6 +49,22 @@ def test_a_compiled_run_is_repeated_bit_for_bit_and_keeps_the_names_of_weights(t
     assert all(value.equal(weights[1][name]) for name, value in weights[0].items())
 
 
+@needs_compiler
+@pytest.mark.slow
+def test_compiled_blocks_of_a_multiscale_predictor_give_the_same_losses(tmp_path: Path) -> None:
+    encoder = "{kind: mvit, width: 8, depth: 3, stages: [{start: 1}], last_stage_stride: 1}"
+    masked = (
+        "model=masked_predictor",
+        f"model.encoder={encoder}",
+        "mask=tube",
+        "mask.ratio=0.5",
+        "target=frame_pixels",
+    )
+    how = ("never", "blocks")
+    runs = [losses(tmp_path / one, *masked, f"run.compile={one}", finetune=False) for one in how]
+    assert runs[1] == pytest.approx(runs[0], rel=1e-5)
+
+
 def test_auto_never_compiles_on_a_cpu() -> None:
     assert not compiles(Run(), torch.device("cpu"))
     assert compiles(Run(compile="blocks"), torch.device("cpu"))
