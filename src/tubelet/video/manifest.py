@@ -136,7 +136,7 @@ def _read_folder(folder: Path, *, labelled: bool) -> Manifest:
     tree = tree_of_videos(folder, video_extensions=VIDEO_EXTENSIONS)
     if not tree.videos:
         kinds = ", ".join(sorted(VIDEO_EXTENSIONS))
-        held = f"; it holds {len(tree.images)} images: {IMAGE_RECIPES}" if tree.images else ""
+        held = f"; it holds {_counted(tree.images, 'image')}: {IMAGE_RECIPES}" if tree.images else ""
         raise ValueError(
             f"{folder}: no videos in this folder (searched for {kinds}, and folders of numbered images){held}"
         )
