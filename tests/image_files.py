@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import av
 import numpy as np
+from PIL import Image
 
 from video_files import level
 
@@ -67,3 +68,15 @@ def turned_jpeg(drawn: Any, orientation: int) -> bytes:
     exif = b"Exif\x00\x00" + b"MM\x00\x2a\x00\x00\x00\x08" + b"\x00\x01" + entry + b"\x00\x00\x00\x00"
     plain = encoded(drawn, ".jpg")
     return plain[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + plain[2:]
+
+
+def write_image_set(folder: Path, *, each: int = 4, size: tuple[int, int] = (52, 40)) -> Path:
+    """ImageNet's layout, CLASS/CLASS_17.JPEG, whose numbers have holes: a dark class and a bright one."""
+    rng = np.random.default_rng(each)
+    width, height = size
+    for name, base in (("n01440764", 50), ("n02102040", 200)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for place in range(each):
+            drawn = (base + rng.integers(-40, 40, (height, width, 3))).astype(np.uint8)
+            Image.fromarray(drawn).save(folder / name / f"{name}_{10 + 37 * place}.JPEG")
+    return folder

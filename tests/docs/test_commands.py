@@ -24,6 +24,7 @@ import torch
 import typer.main
 from typer.core import TyperGroup
 
+from image_files import write_image_set
 from tubelet.cli import main
 from tubelet.data.synthetic import clip_of
 from tubelet.data.synthetic_set import write_video
@@ -158,6 +159,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part, chosen in {"train": rows, "val": rows[:3], "test": rows[2:6]}.items():
         (folder / f"{part}.csv").write_text("".join(chosen))
     (folder / "classes.txt").write_text("left\nright\n")
+    for part, each in {"train": 4, "val": 2}.items():
+        write_image_set(folder / "images" / part, each=each)
     write_published(folder)
     return folder
 
@@ -192,17 +195,20 @@ def run(words: list[str]) -> None:
     arguments, target = redirection(words)
     out = io.StringIO()
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
-        main([*arguments, *shrunk(arguments)])
+        main([*arguments, *small(arguments)])
     assert stop.value.code in (0, None), f"tubelet {shlex.join(words)}: exit code {stop.value.code}\n{out.getvalue()}"
     if target is not None:
         Path(target).write_text(out.getvalue())
 
 
-def shrunk(arguments: list[str]) -> tuple[str, ...]:
-    """Changes that make what the command trains small."""
+def small(arguments: list[str]) -> list[str]:
+    """Changes that make a command of the page a small one; a clip of one frame stays one."""
+    changes = SHRINK.get(arguments[0], ())
     if arguments[0] in ("pretrain", "finetune") and arguments[1].startswith("maskfeat-ti-"):
-        return TINY_MASKFEAT
-    return SHRINK.get(arguments[0], ())
+        changes = TINY_MASKFEAT
+    if "clip.frames=1" not in arguments:
+        return list(changes)
+    return [change for change in changes if not change.startswith(("clip.frames=", "model.encoder.tubelet="))]
 
 
 def redirection(words: list[str]) -> tuple[list[str], str | None]:

@@ -26,6 +26,9 @@ def check(
     csv: Annotated[Path | None, typer.Option(help="Write the table to this CSV file, too.")] = None,
     broken: Annotated[bool, typer.Option("--broken", help="List the broken files only.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if a file is broken.")] = False,
+    images: Annotated[
+        bool, typer.Option("--images", help="Images count one by one: for recipes of one frame.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core by default.")] = None,
     limit: Annotated[float, typer.Option(min=0.1, help="Seconds after which a file counts as broken.")] = 120.0,
 ) -> None:
@@ -34,7 +37,8 @@ def check(
 
     from tubelet.video.manifest import read_manifest
 
-    videos = read_manifest(source, root=root, labelled=False).videos
+    manifest = read_manifest(source, root=root, labelled=False, clip_frames=1 if images else None)
+    videos = manifest.videos
     if csv is not None and not csv.parent.is_dir():
         raise ValueError(f"{csv.parent}: no such folder for the CSV file")
     reports = _scan(videos, workers=workers, limit_seconds=limit)
@@ -43,6 +47,8 @@ def check(
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH_IN_FILES)
+    for note in manifest.notes:
+        console.print(note, highlight=False, markup=False)
     _show(console, videos, reports, broken_only=broken)
     bad = sum(not report.is_readable for report in reports)
     frames = sum(report.frames for report in reports if report.is_readable)

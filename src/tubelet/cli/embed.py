@@ -52,7 +52,6 @@ def embed(
     from tubelet.use.embed import Settings
     from tubelet.use.model import load
     from tubelet.use.windows import Windows
-    from tubelet.video.manifest import read_manifest
 
     settings = Settings(
         windows=Windows(seconds=window, step_seconds=step),
@@ -63,15 +62,28 @@ def embed(
         fresh=fresh,
         leader=leader,
     )
-    manifest = read_manifest(source, root=root, labelled=False)
     if processes > 1:
+        manifest = _manifest(source, root, frames or _clip_frames(model))
         given: dict[str, object] = {"--from": model, "--device": device, "--precision": precision, "--pool": pool}
         given |= {"--frames": frames, "--size": size, "--root": root}
         result = _shared(manifest, out, settings, [*_words(given), "--", str(source)], processes)
     else:
         loaded = load(model, frames=frames, size=size, device=device, precision=precision, pooling=pool)
+        manifest = _manifest(source, root, loaded.clip.frames)
         result = _alone(manifest, out, settings, loaded)
     typer.echo(_summary(result, out, settings))
+
+
+def _clip_frames(model: Path) -> int:
+    from tubelet.weights.read import read_model
+
+    return read_model(model).recipe.clip.frames
+
+
+def _manifest(source: Path, root: Path | None, clip_frames: int) -> Manifest:
+    from tubelet.video.manifest import read_manifest
+
+    return read_manifest(source, root=root, labelled=False, clip_frames=clip_frames)
 
 
 def _alone(manifest: Manifest, out: Path, settings: Settings, model: Model) -> Embedded:
@@ -81,7 +93,7 @@ def _alone(manifest: Manifest, out: Path, settings: Settings, model: Model) -> E
 
     rich = RichProgress()
     progress: Progress = rich if settings.leader is None else _Notes()
-    for note in model.notes:
+    for note in (*model.notes, *manifest.notes):
         progress.say(note)
     try:
         return work(model, manifest, out, settings, progress)

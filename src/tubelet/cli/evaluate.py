@@ -35,10 +35,10 @@ def evaluate(
     from rich.console import Console
 
     from tubelet.cli.watch import RichWatch
+    from tubelet.eval.evaluate import Rooted
     from tubelet.eval.evaluate import evaluate as test
-    from tubelet.video.manifest import read_manifest
 
-    videos = source if root is None else read_manifest(source, root=root, labelled=True)
+    videos = source if root is None else Rooted(source, root)
     result = test(run, videos, watch=RichWatch(), clips=clips, crops=crops, allow_missing=allow_missing, out=out)
     console = Console()
     console.print(_summary(result))

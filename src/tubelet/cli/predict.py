@@ -53,9 +53,9 @@ def predict(
     if out is not None and not out.absolute().parent.is_dir():
         raise ValueError(f"{out.parent}: no such folder for the result")
     progress = RichProgress()
-    listed = _listed(videos, root)
     loaded = _load(model, frames=frames, size=size, device=device, precision=precision)
-    for note in loaded.notes:
+    listed, found_beside = _listed(videos, root, loaded.clip.frames)
+    for note in (*loaded.notes, *found_beside):
         progress.say(note)
     found = classify(loaded, listed, clips=clips, crops=crops, progress=progress)
     _give(_text(found, top, form or _form_of(out), to_file=out is not None), out, progress)
@@ -81,10 +81,12 @@ def _unreadable(found: Found) -> int:
     return sum(isinstance(one, Skipped) for one in found)
 
 
-def _listed(sources: list[Path], root: Path | None) -> list[VideoRef]:
+def _listed(sources: list[Path], root: Path | None, clip_frames: int) -> tuple[list[VideoRef], list[str]]:
+    """The videos of all sources, and the notes on them."""
     from tubelet.video.manifest import read_manifest
 
-    return [video for source in sources for video in read_manifest(source, root=root, labelled=False).videos]
+    read = [read_manifest(source, root=root, labelled=False, clip_frames=clip_frames) for source in sources]
+    return [video for one in read for video in one.videos], [note for one in read for note in one.notes]
 
 
 def _load(

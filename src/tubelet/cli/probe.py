@@ -69,8 +69,8 @@ def probe(
     settings = ProbeSettings(
         kinds=kinds, k=k, clips=clips, seed=seed, max_skipped=max_skipped, allow_missing=allow_missing, workers=workers
     )
-    sets = read_sets(train, val, root=root, names_file=class_names)
     loaded = load(model, frames=frames, size=size, device=device, precision=precision, pooling=pool)
+    sets = read_sets(train, val, root=root, names_file=class_names, clip_frames=loaded.clip.frames)
     place = model.resolve()
     folder = out or Path("runs") / f"probe-{place.name if place.is_dir() else place.stem}"
     _show(run(loaded, sets, out=folder, settings=settings, progress=RichProgress()))

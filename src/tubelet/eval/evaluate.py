@@ -33,6 +33,14 @@ SAY_EVERY: Final = 10
 
 
 @dataclass(frozen=True)
+class Rooted:
+    """A list, and the folder that its paths start from."""
+
+    source: Path
+    root: Path
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What a test found. Accuracies are ratios in 0..1; `top5` is None where there are five classes or fewer.
 
@@ -54,7 +62,7 @@ class Evaluation:
 
 def evaluate(
     run: Path,
-    source: Path | Manifest,
+    source: Path | Rooted | Manifest,
     *,
     watch: Watch,
     clips: int | None = None,
@@ -64,6 +72,7 @@ def evaluate(
 ) -> Evaluation:
     """Score every video of `source` (folder, list or manifest) with the classifier of a finished fine-tuning run.
 
+    Paths of a list start where those of the run's own lists do (`data.root`), unless it is `Rooted` elsewhere.
     Views are `clips` in time by `crops` in space, as the recipe says where not given. Writes metrics.json, classes.csv,
     confusion.csv, confusion.png and predictions.csv to `out` (default RUN/evaluation/SOURCE-CLIPSxCROPS).
     ValueError for a label that the run does not have, and for an unreadable video unless `allow_missing`: such a video
@@ -72,6 +81,8 @@ def evaluate(
     saved = load_classifier(run)
     manifest = source if isinstance(source, Manifest) else _read(source, saved)
     check_unique(manifest)
+    for note in manifest.notes:
+        watch.say(note)
     if saved.recipe.data.sources and manifest.classes is None:
         watch.say(f"{manifest.source}: its numbers are taken for lines of {CLASSES_FILE} of the run, from 0")
     videos = relabelled(manifest, saved.names)
@@ -97,9 +108,11 @@ def evaluate(
     return result
 
 
-def _read(source: Path, saved: SavedClassifier) -> Manifest:
-    root = saved.recipe.data.root
-    return read_manifest(source, root=None if root is None else Path(root), labelled=True)
+def _read(source: Path | Rooted, saved: SavedClassifier) -> Manifest:
+    frames, root = saved.recipe.clip.frames, saved.recipe.data.root
+    if isinstance(source, Rooted):
+        return read_manifest(source.source, root=source.root, labelled=True, clip_frames=frames)
+    return read_manifest(source, root=None if root is None else Path(root), labelled=True, clip_frames=frames)
 
 
 def _device(run: Run) -> torch.device:

@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from tubelet.data.mixed import Source
 from tubelet.eval.distill import check_teacher, method_of, read_teacher, write_teacher
-from tubelet.eval.labelled_sets import labelled_sets
+from tubelet.eval.labelled_sets import LabelledSets, labelled_sets
 from tubelet.eval.labels import Names, read_names, without_videos
 from tubelet.eval.saved import write_class_names, write_classifier
 from tubelet.eval.validation import validation
@@ -26,7 +26,6 @@ from tubelet.train.loop import Job, fit
 from tubelet.train.optim import ParameterGroup, parameter_groups
 from tubelet.train.resume import prepare
 from tubelet.train.watch import Silent, Watch
-from tubelet.video.manifest import VideoRef
 from tubelet.weights.places import CLASSES_FILE
 from tubelet.weights.start import start_classifier
 
@@ -53,7 +52,7 @@ def _finetune(recipe: FinetuneRecipe, out: Path, watch: Watch, *, fresh: bool) -
     sets = labelled_sets(recipe)
     names = sets.names
     recipe = replace(recipe, classes=len(names))
-    _tell(names, sets.videos, watch)
+    _tell(names, sets, watch)
     # A checkpoint follows where a run goes on, so what it once started from need not exist any more.
     goes_on = latest(out) is not None and not fresh
     taught = read_teacher(recipe, names, watch)
@@ -122,7 +121,10 @@ def _check_names(out: Path, names: Names) -> None:
         )
 
 
-def _tell(names: Names, videos: tuple[VideoRef, ...], watch: Watch) -> None:
+def _tell(names: Names, sets: LabelledSets, watch: Watch) -> None:
+    for note in sets.notes:
+        watch.say(note)
+    videos = sets.videos
     watch.say(f"{len(videos)} labelled videos of {len(names)} classes")
     empty = without_videos(videos, names)
     if empty:

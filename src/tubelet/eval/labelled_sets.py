@@ -22,13 +22,15 @@ from tubelet.video.manifest import Manifest, VideoRef, check_labels, read_manife
 class LabelledSets:
     """What a classifier learns from, what it is looked at with after each epoch, and the names of its classes.
 
-    Labels of all videos index `names`. `mixes` is False where there is one set that is no mixture.
+    Labels of all videos index `names`. `mixes` is False where there is one set that is no mixture. `notes` are those of
+    the lists.
     """
 
     names: Names
     train: tuple[Source, ...]
     val: tuple[Source, ...]
     mixes: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def videos(self) -> tuple[VideoRef, ...]:
@@ -56,18 +58,22 @@ def labelled_sets(recipe: FinetuneRecipe) -> LabelledSets:
         return _merged_sets(recipe)
     if data.train is None:
         raise ValueError("no videos to train on: give a list or a folder with --train (recipe field data.train)")
-    root = path_or_none(data.root)
-    train = read_manifest(Path(data.train), root=root, labelled=True)
+    train = _read(recipe, data.train, data.root)
     names = class_names(train, names_file=path_or_none(data.class_names), classes=recipe.classes)
     learnt = Source(data.train, relabelled(train, names))
     if data.val is None:
-        return LabelledSets(names, (learnt,), (), mixes=False)
-    val = read_manifest(Path(data.val), root=root, labelled=True)
-    return LabelledSets(names, (learnt,), (Source(data.val, relabelled(val, names)),), mixes=False)
+        return LabelledSets(names, (learnt,), (), mixes=False, notes=train.notes)
+    val = _read(recipe, data.val, data.root)
+    tested = Source(data.val, relabelled(val, names))
+    return LabelledSets(names, (learnt,), (tested,), mixes=False, notes=(*train.notes, *val.notes))
+
+
+def _read(recipe: FinetuneRecipe, source: str, root: str | None) -> Manifest:
+    return read_manifest(Path(source), root=path_or_none(root), labelled=True, clip_frames=recipe.clip.frames)
 
 
 def _merged_sets(recipe: FinetuneRecipe) -> LabelledSets:
-    read = [_Labelled(name, source, recipe.data) for name, source in _named(recipe.data)]
+    read = [_Labelled(name, source, recipe) for name, source in _named(recipe.data)]
     given = recipe.data.class_names
     space = merged(one.renamed for one in read) if given is None else read_label_space(Path(given))
     if recipe.classes is not None and recipe.classes != len(space):
@@ -78,7 +84,8 @@ def _merged_sets(recipe: FinetuneRecipe) -> LabelledSets:
     where = "the training videos of all sources" if given is None else given
     train = tuple(one.placed(one.train, space, where) for one in read)
     val = tuple(one.placed(one.val, space, where) for one in read if one.val is not None)
-    return LabelledSets(space.names, train, val, mixes=True)
+    notes = tuple(note for one in read for note in one.notes)
+    return LabelledSets(space.names, train, val, mixes=True, notes=notes)
 
 
 def _named(data: LabelledData) -> Sequence[tuple[str, LabelledSource]]:
@@ -88,11 +95,12 @@ def _named(data: LabelledData) -> Sequence[tuple[str, LabelledSource]]:
 class _Labelled:
     """A source as it was read: its lists, its new names for classes, and all its classes under these (`renamed`)."""
 
-    def __init__(self, name: str, source: LabelledSource, data: LabelledData) -> None:
+    def __init__(self, name: str, source: LabelledSource, recipe: FinetuneRecipe) -> None:
         self.name, self.source = name, source
-        root = path_or_none(source.root or data.root)
-        self.train = read_manifest(Path(source.train), root=root, labelled=True)
-        self.val = None if source.val is None else read_manifest(Path(source.val), root=root, labelled=True)
+        root = source.root or recipe.data.root
+        self.train = _read(recipe, source.train, root)
+        self.val = None if source.val is None else _read(recipe, source.val, root)
+        self.notes = (*self.train.notes, *(() if self.val is None else self.val.notes))
         self._renames = {} if source.renames is None else read_renames(Path(source.renames))
         self._named = None if source.class_names is None else read_label_space(Path(source.class_names))
         self._space = self._classes_of(self.train) if self._named is None else self._named

@@ -52,7 +52,12 @@ def tested_videos(step: Step) -> Manifest:
     """The videos that a stage is tested on. ValueError where it names none that are there."""
     recipe = cast(FinetuneRecipe, step.recipe)
     if isinstance(step.evaluate, str):
-        return read_manifest(Path(step.evaluate), root=path_or_none(recipe.data.root), labelled=True)
+        return read_manifest(
+            Path(step.evaluate),
+            root=path_or_none(recipe.data.root),
+            labelled=True,
+            clip_frames=recipe.clip.frames,
+        )
     sets = labelled_sets(recipe)
     if not sets.val:
         raise ValueError("evaluate: true tests on the validation videos, and none are given; name a list instead")

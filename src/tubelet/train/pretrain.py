@@ -33,7 +33,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool = F
 
 
 def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -> Path:
-    sources = unlabelled_sources(recipe.data, watch.say)
+    sources = unlabelled_sources(recipe.data, watch.say, clip_frames=recipe.clip.frames)
     goes_on = latest(out) is not None and not fresh
     with building(recipe.run, goes_on=goes_on):
         method = build_method(recipe)

@@ -24,19 +24,26 @@ _LONGEST_LOOK_SECONDS: Final = 120.0
 _LOOKERS: Final = 16
 
 
-def unlabelled_sources(data: Data, say: Say) -> tuple[Source, ...]:
+def unlabelled_sources(data: Data, say: Say, *, clip_frames: int | None = None) -> tuple[Source, ...]:
     """The videos of each of `data.sources`, or those of `data.videos` as the only source.
 
-    ValueError in one line for what is not there, or a source that gives an epoch nothing.
+    `clip_frames` as in `read_manifest`: with 1, images count. ValueError in one line for what is not there, or a source
+    that gives an epoch nothing.
     """
     if not data.sources:
         if data.videos is None:
             raise ValueError("no videos to train on: give a folder or a list with --data (data.videos in the recipe)")
-        manifest = read_manifest(Path(data.videos), root=path_or_none(data.root), labelled=False)
+        manifest = read_manifest(
+            Path(data.videos), root=path_or_none(data.root), labelled=False, clip_frames=clip_frames
+        )
+        for note in manifest.notes:
+            say(note)
         return (Source(Path(data.videos).stem, manifest.videos),)
     found = []
     for name, source in zip(source_names(data.sources), data.sources, strict=True):
-        manifest = _manifest(data, source)
+        manifest = _manifest(data, source, clip_frames)
+        for note in manifest.notes:
+            say(note)
         Share(name, len(manifest.videos), source.weight)  # may refuse before a long look at the files
         videos = manifest.videos if source.segment_seconds is None else _cut(name, source, manifest, data, say)
         found.append(Source(name, videos, source.weight, source.sampler, source.augment))
@@ -63,16 +70,15 @@ def videos_of_epoch(recipe: PretrainRecipe | FinetuneRecipe, say: Say) -> int | 
     if isinstance(recipe, PretrainRecipe):
         if recipe.data.videos is None and not recipe.data.sources:
             return None
-        return sum(source.share.slots for source in unlabelled_sources(recipe.data, say))
-    data = recipe.data
+        return sum(
+            source.share.slots for source in unlabelled_sources(recipe.data, say, clip_frames=recipe.clip.frames)
+        )
+    data, total = recipe.data, 0
     if data.train is not None:
-        return len(read_manifest(Path(data.train), root=path_or_none(data.root), labelled=True).videos)
-    total = 0
+        return len(_labelled(Path(data.train), data.root, recipe).videos)
     for name, source in zip(source_names(data.sources), data.sources, strict=True):
-        root = path_or_none(source.root or data.root)
-        total += Share(
-            name, len(read_manifest(Path(source.train), root=root, labelled=True).videos), source.weight
-        ).slots
+        listed = _labelled(Path(source.train), source.root or data.root, recipe)
+        total += Share(name, len(listed.videos), source.weight).slots
     return total or None
 
 
@@ -81,8 +87,13 @@ def path_or_none(path: str | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def _manifest(data: Data, source: VideoSource) -> Manifest:
-    return read_manifest(Path(source.videos), root=path_or_none(source.root or data.root), labelled=False)
+def _labelled(source: Path, root: str | None, recipe: FinetuneRecipe) -> Manifest:
+    return read_manifest(source, root=path_or_none(root), labelled=True, clip_frames=recipe.clip.frames)
+
+
+def _manifest(data: Data, source: VideoSource, clip_frames: int | None) -> Manifest:
+    root = path_or_none(source.root or data.root)
+    return read_manifest(Path(source.videos), root=root, labelled=False, clip_frames=clip_frames)
 
 
 def _cut(name: str, source: VideoSource, manifest: Manifest, data: Data, say: Say) -> tuple[VideoRef, ...]:

@@ -21,14 +21,21 @@ class LabelledSets:
     notes: tuple[str, ...] = ()
 
 
-def read_sets(train: Path, val: Path, *, root: Path | None = None, names_file: Path | None = None) -> LabelledSets:
-    """Read two lists or folders (`tubelet.video.manifest.read_manifest`) and match their classes.
+def read_sets(
+    train: Path,
+    val: Path,
+    *,
+    root: Path | None = None,
+    names_file: Path | None = None,
+    clip_frames: int | None = None,
+) -> LabelledSets:
+    """Read two lists or folders (`tubelet.video.manifest.read_manifest` says what they may be) and match their classes.
 
     ValueError in one line for: an empty set, a bad line, one class only, a label outside the classes, a validation
     class without a training video, a validation video listed twice.
     """
-    learnt = read_manifest(train, root=root, labelled=True)
-    tested = read_manifest(val, root=root, labelled=True)
+    learnt = read_manifest(train, root=root, labelled=True, clip_frames=clip_frames)
+    tested = read_manifest(val, root=root, labelled=True, clip_frames=clip_frames)
     check_unique(tested)
     names = class_names(learnt, names_file=names_file, classes=None)
     learn, test = relabelled(learnt, names), relabelled(tested, names)
@@ -38,7 +45,7 @@ def read_sets(train: Path, val: Path, *, root: Path | None = None, names_file: P
     for video in test:
         if video.label not in seen:
             raise ValueError(f"{tested.place(video)}: class {_name(names, video)!r} has no training video in {train}")
-    return LabelledSets(learn, test, names, (train, val), _shared(learnt, tested))
+    return LabelledSets(learn, test, names, (train, val), (*learnt.notes, *tested.notes, *_shared(learnt, tested)))
 
 
 def _name(names: Names, video: VideoRef) -> str:

@@ -16,12 +16,14 @@ from jaxtyping import Int64, UInt8
 from tubelet.video.decoders import Reading, Video
 from tubelet.video.errors import BadVideo
 from tubelet.video.frame_folder import FrameFolder
+from tubelet.video.image_file import ImageFile
 from tubelet.video.info import VideoInfo
 from tubelet.video.limits import MEMORY_BYTES, last_resort
 from tubelet.video.manifest import VideoRef
 from tubelet.video.part import Part, parts_of
 from tubelet.video.read import VideoFile, open_video
 from tubelet.video.source import open_source
+from tubelet.video.still import is_still
 from tubelet.video.team import Beat, Lost, Progress, each
 
 _ROUNDING_SECONDS: Final = 1e-6
@@ -63,7 +65,7 @@ def open_part(reading: Reading, path: Path, part: Part | None) -> Iterator[Video
 
 def _bounds(video: Video, part: Part) -> tuple[int, int]:
     """The first frame of the part, and the first one after it."""
-    if isinstance(video, VideoFile | FrameFolder):
+    if isinstance(video, VideoFile | FrameFolder | ImageFile):
         edges = np.array([part.start_seconds, part.end_seconds]) - _ROUNDING_SECONDS
         first, stop = np.searchsorted(video.seconds, edges)
         return int(first), int(stop)
@@ -110,6 +112,8 @@ def lengths(
 def length_of(path: Path, beat: Beat) -> Length:
     """The length of a file: as stated, else from its packets."""
     del beat
+    if is_still(path):
+        return Length(0.0)
     with last_resort(seconds=None, memory_bytes=MEMORY_BYTES):
         try:
             with open_source(path, by_count=False) as source:

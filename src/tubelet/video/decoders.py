@@ -9,20 +9,22 @@ from typing import Literal
 
 from tubelet.video.frame_folder import FrameFolder
 from tubelet.video.frame_range import frame_range_of
+from tubelet.video.image_file import ImageFile
 from tubelet.video.limits import Limits
 from tubelet.video.read import VideoFile, open_video
+from tubelet.video.still import is_still
 from tubelet.video.torchcodec import TorchcodecFile, open_with_torchcodec, why_missing
 
 Decoder = Literal["pyav", "torchcodec", "nvdec"]
 
 
-Video = VideoFile | FrameFolder | TorchcodecFile
+Video = VideoFile | FrameFolder | ImageFile | TorchcodecFile
 """An open video: `len`, `info`, `frames(indices, short_side=...)`; `VideoFile` says what each means."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How videos are opened: by which decoder, within which limits. Folders of images are PyAV's work with any decoder.
+    """How videos are opened: by which decoder, within which limits. Images are read alike with any.
 
     ValueError in one line where this machine has not got the decoder.
     """
@@ -39,6 +41,6 @@ class Reading:
 
     def open(self, path: Path) -> AbstractContextManager[Video]:
         """The video, for the time of a `with` block; BadVideo where it cannot be read."""
-        if self.decoder == "pyav" or frame_range_of(path) is not None:
+        if self.decoder == "pyav" or is_still(path) or frame_range_of(path) is not None:
             return open_video(path, limits=self.limits)
         return open_with_torchcodec(path, limits=self.limits, device="cuda" if self.decoder == "nvdec" else "cpu")

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -138,10 +138,19 @@ class FrameFolder:
         return BadVideo(self.path, f"{self._names[number]}: {reason}", number)
 
 
-class FolderSweep:
-    """Gives wanted frames call by call, as `Sweep` does for files; a folder has no order in which it is quicker."""
+@runtime_checkable
+class Images(Protocol):
+    """What gives images by index, each on its own."""
 
-    def __init__(self, folder: FrameFolder, *, short_side: int | None) -> None:
+    def frames(
+        self, indices: Int64[np.ndarray, " T"], *, short_side: int | None = None
+    ) -> UInt8[np.ndarray, "T H W 3"]: ...
+
+
+class FolderSweep:
+    """Gives wanted frames call by call, as `Sweep` does for files; images have no order in which they are quicker."""
+
+    def __init__(self, folder: Images, *, short_side: int | None) -> None:
         self._folder, self._short_side = folder, short_side
 
     def frames(self, wanted: Int64[np.ndarray, " K"]) -> UInt8[np.ndarray, "K H W 3"]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from tubelet.video.frame_range import is_there
 from tubelet.video.lists import read_list
-from tubelet.video.numbered import is_frame_folder
 from tubelet.video.part import Part
 from tubelet.video.places import places_of
 from tubelet.video.shards import Member, expand, find_members
+from tubelet.video.still import STILL_EXTENSIONS, is_still
+from tubelet.video.tree import tree_of_images, tree_of_videos
 
 # fmt: off
 VIDEO_EXTENSIONS: Final = frozenset({
@@ -21,6 +21,9 @@ VIDEO_EXTENSIONS: Final = frozenset({
     ".gif", ".apng", ".webp", ".h264", ".264", ".hevc", ".h265", ".265", ".vob", ".dv", ".rm", ".rmvb",
 })
 # fmt: on
+IMAGE_RECIPES: Final = (
+    "images are for recipes of one frame (clip.frames=1 model.encoder.tubelet=1), and for tubelet check --images"
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class VideoRef:
     """One video: where it lies, its class (None where unlabelled), and its identity.
 
     `name` is the path as listed, or relative to the folder; never the file name alone, which other folders may use too.
-    `path` may lead into a shard (`tubelet.video.span`), or to a folder of images (`tubelet.video.frame_range`).
+    `path` may lead into a shard (`tubelet.video.span`), to a folder of images (`tubelet.video.frame_range`), or to an
+    image (`tubelet.video.image_file`).
     `line` is its line in the list, from 1; None in a folder tree. `part` is the piece of the file that it is, None for
     the whole.
     """
@@ -47,19 +51,29 @@ class VideoRef:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Videos in order, names of the classes by label (None where labels are plain numbers), and where they are from."""
+    """Videos in order, names of the classes by label (None where labels are plain numbers), and where they are from.
+
+    `notes` are lines for a person: what was found that may not be meant.
+    """
 
     videos: tuple[VideoRef, ...]
     classes: tuple[str, ...] | None
     source: Path
+    notes: tuple[str, ...] = ()
 
     def place(self, video: VideoRef) -> str:
         """Where the manifest names a video, for messages."""
         return f"{self.source}: {video.name}" if video.line is None else f"{self.source}, line {video.line}"
 
 
-def read_manifest(source: Path, *, root: Path | None = None, labelled: bool) -> Manifest:
+def read_manifest(
+    source: Path, *, root: Path | None = None, labelled: bool, clip_frames: int | None = None
+) -> Manifest:
     """Read a folder of videos, a list, tar shards, or a single video: a file or a folder of images.
+
+    `clip_frames` is how many frames will be taken of each. With 1, images are videos of one frame: a folder is searched
+    for image files, each of which counts, however they are numbered (`tubelet.video.tree`), and lists may name them.
+    With more, or None, images alone are refused, as a clip of them would stand still.
 
     A folder is searched with all its sub-folders, in sorted order, for files with a video extension, and for folders
     of numbered images and nothing else to see (`tubelet.video.numbered`), which are a video each; names that start with
@@ -75,23 +89,26 @@ def read_manifest(source: Path, *, root: Path | None = None, labelled: bool) -> 
 
     Shards are `train-000000.tar`, several as `train-{000000..000012}.tar`, or a folder that holds tars and no videos.
 
-    ValueError in one line for: nothing there, no videos in it, a bad line (with its number), a missing label.
+    ValueError in one line for: nothing there, no videos in it, a bad line (with its number), a missing label, images
+    where videos are wanted.
     """
-    source = Path(source)
+    source, images = Path(source), clip_frames == 1
     if root is not None and not Path(root).is_dir():
         raise ValueError(f"{root}: no such folder (root of the paths in {source})")
     if source.is_dir():
         tars = sorted(source.glob("*.tar"))
-        if tars and not any((source / name).is_file() for name in _relative_names(source)):
+        if tars and not _has_files(source, images=images):
             return _read_shards(source, tars, labelled=labelled)
-        return _read_folder(source, labelled=labelled)
+        return (_read_image_folder if images else _read_folder)(source, labelled=labelled)
     if source.suffix == ".tar":
         return _read_shards(source, [source.with_name(name) for name in expand(source.name)], labelled=labelled)
     if not source.exists():
         raise ValueError(f"{source}: no such file or folder")
-    if source.suffix.lower() in VIDEO_EXTENSIONS:
+    if source.suffix.lower() in VIDEO_EXTENSIONS or is_still(source):
+        if not images:
+            _refuse_image(source, str(source))
         return _single_video(source, labelled=labelled)
-    return _read_list(source, root=Path(root) if root else source.parent, labelled=labelled)
+    return _read_list(source, root=Path(root) if root else source.parent, labelled=labelled, images=images)
 
 
 def check_labels(manifest: Manifest, classes: int) -> None:
@@ -116,40 +133,67 @@ def check_unique(manifest: Manifest) -> None:
 
 
 def _read_folder(folder: Path, *, labelled: bool) -> Manifest:
-    found = sorted(_relative_names(folder))
-    if not found:
+    tree = tree_of_videos(folder, video_extensions=VIDEO_EXTENSIONS)
+    if not tree.videos:
         kinds = ", ".join(sorted(VIDEO_EXTENSIONS))
-        raise ValueError(f"{folder}: no videos in this folder (searched for {kinds}, and folders of numbered images)")
-    if found == ["."]:
+        held = f"; it holds {_counted(tree.images, 'image')}: {IMAGE_RECIPES}" if tree.images else ""
+        raise ValueError(
+            f"{folder}: no videos in this folder (searched for {kinds}, and folders of numbered images){held}"
+        )
+    if tree.videos == (".",):
         return _single_video(folder if folder.name.strip(".") else folder.resolve(), labelled=labelled)
+    return _of_tree(folder, tree.videos, labelled=labelled)
+
+
+def _read_image_folder(folder: Path, *, labelled: bool) -> Manifest:
+    tree = tree_of_images(folder, video_extensions=VIDEO_EXTENSIONS)
+    found = tuple(sorted((*tree.images, *tree.videos)))
+    if not found:
+        kinds = ", ".join(sorted(STILL_EXTENSIONS))
+        raise ValueError(f"{folder}: no images in this folder (searched for {kinds}, and videos)")
+    notes = []
+    if tree.videos:
+        notes.append(f"{folder}: {_counted(tree.images, 'image')}, and {_counted(tree.videos, 'video')}, "
+                     f"such as {tree.videos[0]}, of which a frame counts as an image")  # fmt: skip
+    if tree.others:
+        notes.append(f"{folder}: passed by {_counted(tree.others, 'file')} without the ending of an image: "
+                     + _some(tree.others))  # fmt: skip
+    return replace(_of_tree(folder, found, labelled=labelled), notes=tuple(notes))
+
+
+def _of_tree(folder: Path, found: tuple[str, ...], *, labelled: bool) -> Manifest:
     if not labelled:
         return Manifest(tuple(VideoRef(folder / name, None, name) for name in found), None, folder)
-    loose = [name for name in found if "/" not in name]
+    loose = [folder / name for name in found if "/" not in name]
     if loose:
-        raise ValueError(f"{folder / loose[0]}: lies beside the class folders; move it into the folder of its class")
+        where = f"{loose[0]}: lies beside the class folders; move it into the folder of its class"
+        if loose[0].is_dir():
+            where += f" (numbered images count as one video; where each is one of its own: {IMAGE_RECIPES})"
+        raise ValueError(where)
     classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
     label = {name: number for number, name in enumerate(classes)}
     videos = tuple(VideoRef(folder / name, label[name.split("/")[0]], name) for name in found)
     return Manifest(videos, classes, folder)
 
 
-def _relative_names(folder: Path) -> list[str]:
-    """Names below `folder`, through links to folders as well (sets are often linked), but no folder twice."""
-    found: list[str] = []
-    been: set[str] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        if real in been:
-            folders.clear()
-            continue
-        been.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if is_frame_folder(Path(here), files, video_extensions=VIDEO_EXTENSIONS):
-            found.append(Path(here).relative_to(folder).as_posix())
-            continue
-        paths = [Path(here, name) for name in files if not name.startswith(".")]
-        found += [path.relative_to(folder).as_posix() for path in paths if path.suffix.lower() in VIDEO_EXTENSIONS]
-    return found if found == ["."] else [name for name in found if name != "."]  # pictures above videos are no video
+def _counted(names: tuple[str, ...], what: str) -> str:
+    return f"{len(names)} {what}" if len(names) == 1 else f"{len(names)} {what}s"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _has_files(folder: Path, *, images: bool) -> bool:
+    """Whether a folder holds files that are videos, or images where these count."""
+    tree = (tree_of_images if images else tree_of_videos)(folder, video_extensions=VIDEO_EXTENSIONS)
+    return bool(tree.images and images) or any((folder / name).is_file() for name in tree.videos)
+
+
+def _refuse_image(path: Path, where: str) -> None:
+    """ValueError for a path that names an image and no video."""
+    if path.suffix.lower() in STILL_EXTENSIONS - VIDEO_EXTENSIONS and not path.is_dir():
+        raise ValueError(f"{where}: an image, where videos are wanted; {IMAGE_RECIPES}")
 
 
 def _single_video(path: Path, *, labelled: bool) -> Manifest:
@@ -175,13 +219,14 @@ def _read_shards(source: Path, tars: list[Path], *, labelled: bool) -> Manifest:
     return Manifest(videos, tuple(names) if labelled and names else None, source)
 
 
-def _read_list(source: Path, *, root: Path, labelled: bool) -> Manifest:
-    entries = read_list(source, labelled=labelled, extensions=VIDEO_EXTENSIONS)
+def _read_list(source: Path, *, root: Path, labelled: bool, images: bool) -> Manifest:
+    extensions = VIDEO_EXTENSIONS | STILL_EXTENSIONS if images else VIDEO_EXTENSIONS
+    entries = read_list(source, labelled=labelled, extensions=extensions)
     if not entries:
         raise ValueError(f"{source}: no videos listed in it")
     names = sorted({entry.label for entry in entries if isinstance(entry.label, str)})
     number = {name: label for label, name in enumerate(names)}
-    places = places_of(source, entries, root=root, labelled=labelled, extensions=VIDEO_EXTENSIONS)
+    places = places_of(source, entries, root=root, labelled=labelled, extensions=extensions)
     videos = tuple(
         VideoRef(
             path=place.path,
@@ -191,6 +236,9 @@ def _read_list(source: Path, *, root: Path, labelled: bool) -> Manifest:
         )
         for entry, place in zip(entries, places, strict=True)
     )
+    if not images:
+        for video in videos:
+            _refuse_image(video.path, f"{source}, line {video.line}: {video.name}")
     classes = entries[0].classes or tuple(names) or None
     manifest = Manifest(videos, classes, source)
     _check_some_exist(manifest, root)

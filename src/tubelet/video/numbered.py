@@ -40,7 +40,8 @@ class Numbering:
         present = sum(start <= number < stop for number in self.names)
         if present < stop - start:
             missing = next(number for number in range(start, stop) if number not in self.names)
-            raise ValueError(f"{self.name(missing)} is missing")
+            most = ", as most numbers are: images that are no video?" if 2 * present < stop - start else ""
+            raise ValueError(f"{self.name(missing)} is missing{most}")
         return [self.names[number] for number in range(start, stop)]
 
 
@@ -86,7 +87,7 @@ def is_frame_folder(folder: Path, names: Collection[str], *, video_extensions: C
     if any(_extension(name) in video_extensions for name in names if name not in still and not name.startswith(".")):
         return False
     webp = min((name for name in found if _extension(name) == ".webp"), default=None)
-    return webp is None or not _moves(folder / webp)
+    return webp is None or not moves(folder / webp)
 
 
 def _extension(name: str) -> str:
@@ -94,7 +95,7 @@ def _extension(name: str) -> str:
     return f".{extension.lower()}" if dot and stem else ""
 
 
-def _moves(path: Path) -> bool:
+def moves(path: Path) -> bool:
     """Whether a WebP file states that it holds an animation (flag A of its VP8X chunk)."""
     try:
         with path.open("rb") as file:

@@ -7,7 +7,8 @@ packets promised, and undamaged; else more is decoded, in the end all from the s
 the decoder does not report, a frame may still differ from that of a full decode; it is the same one each time.)
 Only wanted frames are converted to RGB. Rotation metadata is applied. Non-square pixels stay as they are stored.
 
-A folder of numbered images is read by `tubelet.video.frame_folder`; `open_video` tells which it is.
+A folder of numbered images is read by `tubelet.video.frame_folder`, a single image by `tubelet.video.image_file`;
+`open_video` tells which it is.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from jaxtyping import Float64, Int64, UInt8
 from tubelet.video.errors import FFMPEG_ERRORS, BadVideo, damage, in_words
 from tubelet.video.frame_folder import FrameFolder
 from tubelet.video.frame_range import frame_range_of
+from tubelet.video.image_file import ImageFile
 from tubelet.video.info import VideoInfo
 from tubelet.video.limits import Limits
 from tubelet.video.opened import Opened
 from tubelet.video.packets import PacketIndex, packet_index
 from tubelet.video.pixels import UprightRgb, quarter_turns, rotation_degrees
 from tubelet.video.seek import OutOfStep, fetch, fetch_all_between
+from tubelet.video.still import is_still
 from tubelet.video.sweep import Sweep
 
 __all__ = ["BadVideo", "VideoFile", "VideoInfo", "frames", "open_video", "probe"]
@@ -174,17 +177,23 @@ class VideoFile:
 
 
 @contextmanager
-def open_video(path: Path | str, *, limits: Limits = Limits()) -> Iterator[VideoFile | FrameFolder]:
+def open_video(path: Path | str, *, limits: Limits = Limits()) -> Iterator[VideoFile | FrameFolder | ImageFile]:
     """Open a video for reading; the file is closed on leaving. BadVideo where it cannot be read within `limits`.
 
-    `path` may name a folder of numbered images, or some of them (`tubelet.video.frame_range`).
+    `path` may name a folder of numbered images, or some of them (`tubelet.video.frame_range`), or one image.
     """
-    images = frame_range_of(Path(path))
-    video = VideoFile(Path(path), limits) if images is None else FrameFolder(images, limits)
+    video = _opened(Path(path), limits)
     try:
         yield video
     finally:
         video.close()
+
+
+def _opened(path: Path, limits: Limits) -> VideoFile | FrameFolder | ImageFile:
+    if is_still(path):
+        return ImageFile(path, limits)
+    images = frame_range_of(path)
+    return VideoFile(path, limits) if images is None else FrameFolder(images, limits)
 
 
 def frames(
