@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Final
 
 import torch
@@ -55,7 +56,8 @@ class DvaeEncoder(nn.Module):
         """Logits of the ids. `pictures` is float in 0..1; ValueError where `spec.patch` does not divide its sides."""
         if any(side % self.spec.patch for side in pictures.shape[2:]):
             raise ValueError(f"pictures of {tuple(pictures.shape[2:])} pixels are no multiple of {self.spec.patch}")
-        with torch.autocast(pictures.device.type, enabled=False):
+        kind = pictures.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             x = self.stem((1.0 - 2.0 * MARGIN) * pictures + MARGIN)
             for number, group in enumerate(self.groups):
                 x = group(F.max_pool2d(x, 2) if number else x)

@@ -23,7 +23,7 @@ from tubelet.targets.pseudo_labels import PseudoLabels
 from tubelet.types import ClipShape, Grid
 from tubelet.weights.dalle import dvae_spec, dvae_tensors, read_dvae
 from tubelet.weights.image_models import is_image_folder, read_image_model
-from tubelet.weights.imported import Imported, encoder_state
+from tubelet.weights.imported import encoder_state
 from tubelet.weights.read import read_model
 
 WANTED: Final = {
@@ -142,8 +142,8 @@ def _classifier(path: Path, clip: ClipShape) -> _Found:
             f"{clip.frames}: set clip.frames={trained.frames}, or give a classifier for {clip.frames}"
         )
     classes = len(read.state["head.bias"])
-    note = f"targets from {read.file}: {read.format}, {classes} classes"
-    return _Found(classes, torch.zeros(classes), read.file, lambda: _scores(read), (note, *read.notes))
+    notes = (f"targets from {read.file}: {read.format}, {classes} classes", *read.notes)
+    return _Found(classes, torch.zeros(classes), read.file, lambda: Scores(read.build_classifier()), notes)
 
 
 def _tokenizer(path: Path, grid: Grid) -> _Found:
@@ -153,20 +153,17 @@ def _tokenizer(path: Path, grid: Grid) -> _Found:
     return _Found(spec.vocabulary, answer, path, lambda: FrameIds(read_dvae(path), grid=grid), (note,))
 
 
-class _Scores(nn.Module):
-    """The logits of a classifier."""
+class Scores(nn.Module):
+    """The logits of a classifier for clips of any size."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.classifier = classifier
 
     def forward(self, video: Num[Tensor, "B C T H W"]) -> Float[Tensor, "B classes"]:
+        """As the classifier's head gives them."""
         logits: Tensor = self.classifier(resized(video, self.classifier.encoder.clip.size))
         return logits
-
-
-def _scores(read: Imported) -> nn.Module:
-    return _Scores(read.build_classifier())
 
 
 def _words(sizes: tuple[int, ...]) -> str:
