@@ -299,6 +299,14 @@ def test_what_cannot_be_asked_is_refused_in_one_line(
     assert not out.exists()
 
 
+def test_the_file_of_an_image_model_stands_for_its_folder(videos: Path, teachers: Path) -> None:
+    target = build_method(toy(videos, *by(teachers / "image"))).target
+    file = build_method(toy(videos, "target=features", f"target.teacher={teachers}/image/model.safetensors")).target
+    video = torch.randint(0, 256, (1, 3, CLIP.frames, CLIP.size, CLIP.size), dtype=torch.uint8)
+    wanted, cube = torch.arange(8).unsqueeze(0), VIT.cube
+    assert torch.equal(file.rows(video, wanted, cube), target.rows(video, wanted, cube))
+
+
 def test_a_teacher_of_another_size_fits_with_its_positions_interpolated(videos: Path, teachers: Path) -> None:
     method = build_method(toy(videos, *by(teachers / "video"), "model.encoder.patch=4", "target.size=32"))
     assert isinstance(method.target, Asked)

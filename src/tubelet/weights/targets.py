@@ -22,6 +22,7 @@ from tubelet.targets.kinds import Target
 from tubelet.targets.pseudo_labels import PseudoLabels
 from tubelet.types import ClipShape, Grid
 from tubelet.weights.dalle import dvae_spec, dvae_tensors, read_dvae
+from tubelet.weights.files import SAFETENSORS
 from tubelet.weights.image_models import is_image_folder, read_image_model
 from tubelet.weights.imported import encoder_state
 from tubelet.weights.read import read_model
@@ -77,8 +78,9 @@ def _found(spec: FrozenSpec, recipe: PretrainRecipe) -> _Found:
         return _classifier(path, recipe.clip)
     if not isinstance(spec, Features):
         return _tokenizer(path, grid)
-    if is_image_folder(path):
-        return _image_teacher(path, spec, grid)
+    folder = path.parent if path.suffix == SAFETENSORS else path
+    if is_image_folder(folder):
+        return _image_teacher(folder, spec, grid)
     return _video_teacher(path, spec, recipe.clip, grid)
 
 
