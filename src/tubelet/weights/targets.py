@@ -92,6 +92,9 @@ def _video_teacher(path: Path, spec: Features, clip: ClipShape, grid: Grid) -> _
             f"{read.file}: the teacher sees clips of {trained.frames} frames, this recipe makes {clip.frames}: "
             f"set clip.frames={trained.frames}, or give a teacher for {clip.frames}"
         )
+    patch = read.recipe.model.encoder.cube.height
+    if spec.size is not None and spec.size % patch:
+        raise ValueError(f"{read.file}: target.size {spec.size} is not a multiple of the teacher's patch {patch}")
     read = read.resized(ClipShape(frames=trained.frames, size=spec.size or trained.size))
     with torch.device("meta"):
         encoder = encoder_for(read.recipe.model.encoder, read.recipe.clip, encoder_state(read.state))
@@ -117,7 +120,7 @@ def _image_teacher(path: Path, spec: Features, grid: Grid) -> _Found:
     model = read_image_model(path)
     size = spec.size or grid.h * model.patch
     made = size // model.patch
-    if (made, made) != (grid.h, grid.w):
+    if size % model.patch or (made, made) != (grid.h, grid.w):
         raise ValueError(
             f"{path}: the teacher's patches of {model.patch} pixels make {made} x {made} of a frame of {size}, this "
             f"recipe's grid is {grid.h} x {grid.w}: set target.size={grid.h * model.patch}, or leave it out"
