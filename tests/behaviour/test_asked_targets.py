@@ -280,7 +280,7 @@ BAD: dict[str, tuple[Wrong, str]] = {
     "odd size of an image": (lambda t, f: (*by(t / "image"), "target.size=30"), "of a frame of 30, this recipe's grid"),
     "odd size": (
         lambda t, f: (*by(t / "video"), "target.size=30"),
-        "target.size 30 is not a multiple of the teacher's",
+        "target.size 30 is not a multiple of the",
     ),
     "no classes": (lambda t, f: ("target=pseudo_labels", f"target.teacher={t}/video"), "so it gives no pseudo-labels"),
     "other frames of classes": (lambda t, f: (*by(t / "classes"), "clip.frames=8"), "set clip.frames=4"),
