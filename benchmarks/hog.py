@@ -24,15 +24,14 @@ from typing import Any, Final
 import torch
 from einops import rearrange
 from skimage.feature import hog as of_skimage
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from common import append, facts, interleaved, medians, spread
-from tubelet.models.mvit import MViT
-from tubelet.models.mvit_spec import MViTSpec
+from tubelet.recipes.maskfeat import pretrain_s300_k400
 from tubelet.rng import generator
 from tubelet.targets.hog import Hog
-from tubelet.types import ClipShape, Cube, Grid
+from tubelet.types import Batch, Clips, Cube, Grid, Mask
 
 CUBE: Final = Cube(2, 16, 16)
 FRAMES: Final = 16
@@ -138,18 +137,13 @@ def check(video: Tensor, everything: Tensor, peers: dict[str, Callable[[Tensor],
 
 
 def share_of_step(video: Tensor, wanted: Tensor, *, repeats: int) -> float:
-    """Of forward, target, loss and backward of MViTv2-S with a linear head on one clip, what the target takes."""
-    device = video.device
-    encoder = MViT(MViTSpec(widen_in="mlp", last_stage_stride=1), ClipShape()).to(device)
-    head = nn.Linear(encoder.out_width, Hog().width(CUBE)).to(device)
-    hidden = torch.zeros(1, GRID.tokens, dtype=torch.bool, device=device).scatter_(1, wanted, True).view(1, *GRID)
-
-    def step() -> None:
-        target = Hog().rows(video, wanted, CUBE)
-        prediction = head(encoder(video, hidden)[:, wanted[0]])
-        Hog().loss(prediction, target, torch.ones(wanted.shape, device=device)).backward()
-
-    work = {"target": lambda: Hog().rows(video, wanted, CUBE), "step": step}
+    """Of forward, target, loss and backward of MaskFeat's MViTv2-S on one clip, what the target takes."""
+    device, recipe = video.device, pretrain_s300_k400()
+    method = recipe.model.build(recipe.clip, recipe.target).to(device)
+    hidden = torch.zeros(1, GRID.tokens, dtype=torch.bool).scatter_(1, wanted.cpu(), True).view(1, *GRID)
+    clips = {"video": Clips(video, torch.zeros(1, dtype=torch.int64, device=device))}
+    batch = Batch(clips, {"video": Mask(hidden, hidden).split().to(device)})
+    work = {"target": lambda: recipe.target.rows(video, wanted, CUBE), "step": lambda: method(batch).loss.backward()}
     middle = medians(interleaved(work, repeats=repeats, device=device))
     print(f"a step of MViTv2-S takes {middle['step']:.2f} s a clip, its target {1000 * middle['target']:.1f} ms")
     return middle["target"] / middle["step"]

@@ -5,8 +5,9 @@ python scripts/ablate.py OUT --pretrain demo-pretrain --finetune demo-finetune \
   --vary full --vary "cell: decode=running_cell" --vary "random: decode=random" --seeds 0 1 2
 
 Each `--vary` is a name and changes of the pre-training recipe; `--both` and `--tune` are changes for every pre-training
-and every fine-tuning. Runs are those of the command line in folders of OUT, so that the same command goes on after a
-stop. OUT/results.csv has a row for each run: top-1, the last losses, seconds and CPU seconds of pre-training (of this
+and every fine-tuning; `--scratch` is a fine-tuning recipe that starts from random weights, a row of its own. Runs are
+those of the command line in folders of OUT, so that the same command goes on after a stop. OUT/results.csv has a row
+for each run: top-1, the last losses, seconds and CPU seconds of pre-training (of this
 machine as it was: compare only what ran alike). Ends with the table: mean, standard deviation over seeds.
 """
 
@@ -40,12 +41,13 @@ class Choice:
 def main() -> int:
     options = read_options()
     options.out.mkdir(parents=True, exist_ok=True)
-    rows = [run(choice, seed, options) for seed in options.seeds for choice in options.vary]
+    choices = [*([] if options.scratch is None else [Choice("scratch", ())]), *options.vary]
+    rows = [run(choice, seed, options) for seed in options.seeds for choice in choices]
     with (options.out / "results.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, FIELDS)
         table.writeheader()
         table.writerows(rows)
-    for choice in options.vary:
+    for choice in choices:
         print(line_of(choice.name, [row for row in rows if row["name"] == choice.name]))
     return 0
 
@@ -56,6 +58,7 @@ def read_options() -> argparse.Namespace:
     for name in ("--pretrain", "--finetune", "--data", "--train", "--test"):
         parser.add_argument(name, required=True)
     parser.add_argument("--vary", type=choice_of, action="append", required=True, help='"NAME" or "NAME: a=1 b=2"')
+    parser.add_argument("--scratch", metavar="RECIPE", help="fine-tuning recipe for random weights")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--both", nargs="*", default=[], help="changes of every pre-training")
     parser.add_argument("--tune", nargs="*", default=[], help="changes of every fine-tuning")
@@ -75,19 +78,21 @@ def run(choice: Choice, seed: int, options: argparse.Namespace) -> dict[str, Any
         found: dict[str, Any] = json.loads(done.read_text())
         return found
     before, begun = cpu_seconds(), time.monotonic()
-    pretrained = folder / "pretrained"
-    changes = [*options.both, *choice.changes]
-    tubelet("pretrain", options.pretrain, *changes, "--data", options.data, "--seed", seed, "--out", pretrained)
+    pretrained = None if choice.name == "scratch" else folder / "pretrained"
+    if pretrained is not None:
+        changes = [*options.both, *choice.changes]
+        tubelet("pretrain", options.pretrain, *changes, "--data", options.data, "--seed", seed, "--out", pretrained)
     seconds, used = time.monotonic() - begun, cpu_seconds() - before
     tuned = folder / "finetuned"
+    recipe, start = (options.scratch, ()) if pretrained is None else (options.finetune, ("--start", pretrained))
     lists = ("--train", options.train, "--seed", seed)
-    tubelet("finetune", options.finetune, *options.tune, *lists, "--start", pretrained, "--out", tuned)
+    tubelet("finetune", recipe, *options.tune, *lists, *start, "--out", tuned)
     tubelet("evaluate", tuned, options.test, "--out", folder / "test")
     row = {
         "name": choice.name,
         "seed": seed,
         "top1": json.loads((folder / "test" / "metrics.json").read_text())["top1"],
-        "pretrain_loss": last_loss(pretrained),
+        "pretrain_loss": None if pretrained is None else last_loss(pretrained),
         "finetune_loss": last_loss(tuned),
         "pretrain_seconds": round(seconds, 1),
         "pretrain_cpu_seconds": round(used, 1),

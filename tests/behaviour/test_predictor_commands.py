@@ -18,15 +18,17 @@ from toy_run import CLIP, VIT, Notes, finetune_recipe, killer, log_lines, pretra
 from tubelet.cli import main
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
+from tubelet.models.mvit_spec import MViTSpec, Stage
+from tubelet.models.vit import ViTSpec
 from tubelet.recipe import (
     FinetuneRecipe,
     PretrainRecipe,
     ProgressiveRecipe,
-    Stage,
     override,
     resolved,
     write_recipe,
 )
+from tubelet.recipe import Stage as RecipeStage
 from tubelet.spec import replace
 from tubelet.train.checkpoint import saved
 from tubelet.train.pretrain import pretrain
@@ -34,16 +36,17 @@ from tubelet.train.signals import Interrupted
 from tubelet.types import ClipShape
 from tubelet.weights.start import classifier_state
 
-MODEL = ("model.encoder.width=24", "model.encoder.depth=2", "model.encoder.heads=2", "model.encoder.patch=8")
-SHAPE = ("clip.frames=4", "clip.size=32", "data.workers=0", "run.device=cpu", "run.precision=fp32", "run.threads=1")
-SHORT = ("run.batch_size=2", "schedule.epochs=1", "schedule.warmup_epochs=0")
+MVIT = MViTSpec(
+    width=8, depth=3, stages=(Stage(start=1), Stage(start=2)), widen_in="mlp", last_stage_stride=1, drop_path=0.2
+)
+ENCODERS = pytest.mark.parametrize("encoder", [VIT, MVIT], ids=["vit", "mvit"])
+"""Tokens of both stand for 2 x 8 x 8."""
 
 
-def recipe(videos: Path, *changes: str) -> PretrainRecipe:
+def recipe(videos: Path, *changes: str, encoder: ViTSpec | MViTSpec = VIT) -> PretrainRecipe:
     """Clips of 4 frames of 32 x 32, a grid of 2 x 4 x 4."""
-    toy = replace(
-        pretrain_recipe(), clip=ClipShape(frames=CLIP.frames, size=32), model=MaskedPredictorSpec(encoder=VIT)
-    )
+    clip, model = ClipShape(frames=CLIP.frames, size=32), MaskedPredictorSpec(encoder=encoder)
+    toy = replace(pretrain_recipe(), clip=clip, model=model)
     fixed = ("mask=cube", f"data.videos={videos}", "data.sampler={kind: strided, stride: 1}")
     return override(toy, [*fixed, *changes])
 
@@ -53,11 +56,17 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return labelled_folder(tmp_path_factory.mktemp("videos"), each=4)
 
 
+@pytest.fixture(scope="module", params=[VIT, MVIT], ids=["vit", "mvit"])
+def encoder(request: pytest.FixtureRequest) -> ViTSpec | MViTSpec:
+    found: ViTSpec | MViTSpec = request.param
+    return found
+
+
 @pytest.fixture(scope="module")
-def trained(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(videos: Path, encoder: ViTSpec | MViTSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 6 steps through the command line."""
     folder = tmp_path_factory.mktemp("trained")
-    write_recipe(recipe(videos), folder / "toy.yaml")
+    write_recipe(recipe(videos, "target=hog", encoder=encoder), folder / "toy.yaml")
     say("pretrain", str(folder / "toy.yaml"), "--data", str(videos), "--out", str(folder / "run"))
     return folder / "run"
 
@@ -79,7 +88,9 @@ def test_a_run_is_written_whole(trained: Path) -> None:
 
 @pytest.mark.parametrize("rule", ["cube", "block_tube", "tube", "random", "{kind: frame, ratio: 0.5, count: nearest}"])
 def test_stopping_and_going_on_changes_nothing(rule: str, videos: Path, tmp_path: Path) -> None:
-    toy = recipe(videos, f"mask={rule}", "mask.ratio=0.5", "schedule.epochs=2", "run.accumulate=2")
+    encoder = MVIT if rule == "cube" else VIT
+    changes = (f"mask={rule}", "mask.ratio=0.5", "schedule.epochs=2", "run.accumulate=2")
+    toy = recipe(videos, *changes, encoder=encoder)
     pretrain(toy, tmp_path / "whole", Notes())
     with pytest.raises(Interrupted):
         pretrain(toy, tmp_path / "parts", Notes(act=killer(2, signal.SIGINT)))
@@ -90,12 +101,21 @@ def test_stopping_and_going_on_changes_nothing(rule: str, videos: Path, tmp_path
     assert all(one[name].equal(other[name]) for name in one)
 
 
-def test_fine_tuning_takes_its_encoder_and_lists_what_it_leaves(trained: Path, videos: Path, tmp_path: Path) -> None:
+def test_fine_tuning_takes_its_encoder_and_lists_what_it_leaves(
+    trained: Path, encoder: ViTSpec | MViTSpec, videos: Path, tmp_path: Path
+) -> None:
+    """A multiscale one gets coarser in its last stage, as MaskFeat is fine-tuned: tables are interpolated."""
+    if isinstance(encoder, MViTSpec):
+        encoder = replace(encoder, last_stage_stride=None)
+    spec, clip = ClassifierSpec(encoder=encoder), ClipShape(frames=4, size=32)
+    tuning = finetune_recipe("data.sampler={kind: span, stride: 1}", "schedule.epochs=1", "optim.lr=1e-12", "classes=2")
+    write_recipe(replace(tuning, clip=clip, model=spec), tmp_path / "tune.yaml")
     training = ("--train", str(videos), "--val", str(videos), "--start", str(trained), "--out", str(tmp_path / "fine"))
-    said = say("finetune", "videomae-ti-cpu-finetune", *training, *MODEL, *SHAPE, *SHORT, "optim.lr=1e-12")
+    said = say("finetune", str(tmp_path / "tune.yaml"), *training)
     assert "5 of the file not used" in said
+    assert ("position tables are interpolated" in said) == isinstance(encoder, MViTSpec)
     with torch.device("meta"):
-        classifier = ClassifierSpec(encoder=VIT).build(ClipShape(frames=4, size=32), 2)
+        classifier = spec.build(clip, 2)
     _, started = classifier_state(classifier, trained)
     heads = {"prediction_head.weight", "prediction_head.bias"}
     assert set(started.dropped) == {"encoder.mask_token", "encoder.norm.weight", "encoder.norm.bias", *heads}
@@ -105,21 +125,28 @@ def test_fine_tuning_takes_its_encoder_and_lists_what_it_leaves(trained: Path, v
     assert torch.allclose(after[weight], before[weight], rtol=0, atol=1e-6)
 
 
-def test_embed_reconstruct_inspect_and_plan_know_it(trained: Path, videos: Path, tmp_path: Path) -> None:
+def test_embed_reconstruct_inspect_and_plan_know_it(
+    trained: Path, encoder: ViTSpec | MViTSpec, videos: Path, tmp_path: Path
+) -> None:
     store = tmp_path / "store.parquet"
     say("embed", str(videos), "--from", str(trained), "--out", str(store), "--device", "cpu")
     assert store.is_file()
     say("reconstruct", str(videos / "dark/0.mp4"), "--from", str(trained), "-o", str(tmp_path / "strip.png"))
     assert (tmp_path / "strip.png").is_file()
     assert "decoder" in say("weights", "inspect", str(trained))
+    if isinstance(encoder, MViTSpec):
+        return  # plan
     text = say("plan", str(trained / "recipe.yaml"), "--steps", "0", "--device", "H100")
     assert "mask tokens" in text
     assert "head" in text
 
 
-def test_another_run_may_start_from_it(trained: Path, videos: Path, tmp_path: Path) -> None:
+def test_another_run_may_start_from_it(
+    trained: Path, encoder: ViTSpec | MViTSpec, videos: Path, tmp_path: Path
+) -> None:
     notes = Notes()
-    pretrain(recipe(videos, f"start={trained}", "schedule.epochs=1", "schedule.warmup_epochs=0"), tmp_path, notes)
+    changes = (f"start={trained}", "target=hog", "schedule.epochs=1", "schedule.warmup_epochs=0")
+    pretrain(recipe(videos, *changes, encoder=encoder), tmp_path, notes)
     assert any(str(trained) in line for line in notes.lines)
 
 
@@ -137,7 +164,7 @@ def test_stages_of_both_shapes_do_not_follow_each_other(videos: Path) -> None:
     second = replace(pretrain_recipe(), clip=first.clip)
 
     def stages(*recipes: PretrainRecipe | FinetuneRecipe) -> ProgressiveRecipe:
-        named = [Stage(name=f"stage{place}", recipe=one, evaluate=False) for place, one in enumerate(recipes)]
+        named = [RecipeStage(name=f"stage{place}", recipe=one, evaluate=False) for place, one in enumerate(recipes)]
         return resolved(ProgressiveRecipe(name="two", stages=tuple(named)), lambda name: first)
 
     assert len(stages(first, replace(tuned, clip=first.clip)).stages) == 2
@@ -145,10 +172,14 @@ def test_stages_of_both_shapes_do_not_follow_each_other(videos: Path) -> None:
         stages(first, second)
 
 
+@ENCODERS
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_ranks_give_the_losses_of_one_process(parallel: str, videos: Path, tmp_path: Path) -> None:
+def test_two_ranks_give_the_losses_of_one_process(
+    parallel: str, encoder: ViTSpec | MViTSpec, videos: Path, tmp_path: Path
+) -> None:
     """Each rank pads to the most of its own clips, and weighs them by all that are hidden."""
-    toy = recipe(videos, "mask.ratio=0.6", "schedule.epochs=2", f"run.parallel={parallel}")
+    encoder = replace(encoder, drop_path=0.0)
+    toy = recipe(videos, "mask.ratio=0.6", "schedule.epochs=2", f"run.parallel={parallel}", encoder=encoder)
     pretrain(toy, tmp_path / "one", Notes())
 
     def work(rank: int) -> None:
@@ -165,5 +196,5 @@ def test_two_ranks_give_the_losses_of_one_process(parallel: str, videos: Path, t
 def test_load_gives_its_tokens(trained: Path) -> None:
     model = tubelet.load(trained, device="cpu")
     clip = torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8)
-    assert model.encode(clip).tokens.shape == (1, 32, 24)
-    assert model.reconstruct(clip).original.shape == (4, 32, 32, 3)
+    assert model.encode(clip).tokens.shape == (1, 32, model.encoder.out_width)
+    assert model.reconstruct(clip).original.shape == (4, 64, 64, 3), "lines of HOG are drawn at twice the size"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from tubelet.eval.finetune import finetuning_groups
+from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import Finetuning
 from tubelet.methods.distillation import Distillation, Teacher
+from tubelet.models.mvit_spec import MViTSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, override, parse_recipe, to_yaml
 from tubelet.recipes import RECIPES
@@ -17,6 +21,8 @@ from tubelet.rng import generator, step_rng
 from tubelet.train.optim import Optimizer, ParameterGroup, parameter_groups
 from tubelet.train.pretrain import build_method
 from tubelet.types import Batch, Clips, Mask
+
+SIZE = {"width": 24, "depth": 2, "heads": 2}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -26,7 +32,7 @@ def test_a_recipe_survives_yaml(name: str) -> None:
     assert parse_recipe(to_yaml(recipe), name) == recipe
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("videomae-")])
+@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("demo-")])
 def test_a_recipe_says_its_hardware_and_its_command(name: str) -> None:
     text = " ".join((RECIPES[name].__doc__ or "").split())
     assert "Hardware" in text
@@ -59,16 +65,28 @@ def test_a_recipe_takes_a_step(name: str) -> None:
 
 
 def shrunk(recipe: PretrainRecipe | FinetuneRecipe) -> PretrainRecipe | FinetuneRecipe:
-    size = {"width": 24, "depth": 2, "heads": 2}
-    changes = [f"model.encoder.{key}={value}" for key, value in size.items()]
-    assert isinstance(recipe.model.encoder, ViTSpec)
-    patch = 14 if recipe.model.encoder.patch == 14 else 8  # ViT-g keeps its own
-    changes += [f"model.encoder.patch={patch}", "model.encoder.tubelet=2", "clip.frames=4", f"clip.size={4 * patch}"]
+    encoder, cube = recipe.model.encoder, recipe.model.encoder.cube
+    changes = multiscale(encoder) if isinstance(encoder, MViTSpec) else plain(encoder)
+    side = cube.height if isinstance(encoder, MViTSpec) or cube.height == 14 else 8
+    changes += [f"clip.frames={2 * cube.frames}", f"clip.size={4 * side}"]
     if isinstance(recipe, PretrainRecipe):
-        changes += [f"model.decoder.{key}={value}" for key, value in size.items()]
-        return override(recipe, changes)
+        decoder = [f"model.decoder.{key}={value}" for key, value in SIZE.items()]
+        return override(recipe, [*changes, *(decoder if isinstance(recipe.model, MaskedAutoencoderSpec) else [])])
     # Without drop path and with a head that is not nearly zero, so that a gradient reaches every parameter.
     return override(recipe, [*changes, "model.encoder.drop_path=0", "model.init_scale=1", "classes=3"])
+
+
+def plain(encoder: ViTSpec) -> list[str]:
+    """Cubes of 14 x 14 are ViT-g's own, and tubelets of one frame an image model's."""
+    patch = 14 if encoder.patch == 14 else 8
+    return [*(f"model.encoder.{key}={value}" for key, value in SIZE.items()), f"model.encoder.patch={patch}"]
+
+
+def multiscale(encoder: MViTSpec) -> list[str]:
+    """As many stages, one block each behind the first; strides, widening and the grid that comes out stay."""
+    stages = [{**stage.model_dump(), "start": number} for number, stage in enumerate(encoder.stages, start=1)]
+    changes = [f"stages={json.dumps(stages)}", "width=8", "heads=1", f"depth={len(stages) + 1}"]
+    return [f"model.encoder.{change}" for change in changes]
 
 
 def method_of(recipe: PretrainRecipe | FinetuneRecipe) -> tuple[nn.Module, tuple[ParameterGroup, ...]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
-from tubelet.recipes import demo, videomae, videomae_v2
+from tubelet.recipes import demo, maskfeat, videomae, videomae_v2
 
 RECIPES: Final[dict[str, Callable[[], PretrainRecipe | FinetuneRecipe]]] = {
     "demo-pretrain": demo.demo_pretrain,
@@ -69,5 +69,17 @@ RECIPES: Final[dict[str, Callable[[], PretrainRecipe | FinetuneRecipe]]] = {
     "videomae-v2-s-k710-distilled-finetune": videomae_v2.finetune_s_k710_distilled,
     "videomae-v2-b-k710-distilled-finetune": videomae_v2.finetune_b_k710_distilled,
     "videomae-v2-b-ssv2-distilled-finetune": videomae_v2.finetune_b_ssv2_distilled,
+    "maskfeat-ti-cpu-pretrain": maskfeat.pretrain_tiny,
+    "maskfeat-ti-cpu-finetune": maskfeat.finetune_tiny,
+    "maskfeat-s-small-pretrain": maskfeat.pretrain_small,
+    "maskfeat-s-small-finetune": maskfeat.finetune_small,
+    "maskfeat-s-k400-300-pretrain": maskfeat.pretrain_s300_k400,
+    "maskfeat-s-k400-300-finetune": maskfeat.finetune_s300_k400,
+    "maskfeat-l-k400-800-pretrain": maskfeat.pretrain_l800_k400,
+    "maskfeat-l-k400-800-finetune": maskfeat.finetune_l800_k400,
+    "maskfeat-b-in1k-1600-pretrain": maskfeat.pretrain_b1600_in1k,
+    "maskfeat-b-in1k-1600-finetune": maskfeat.finetune_b1600_in1k,
+    "maskfeat-l-in1k-1600-pretrain": maskfeat.pretrain_l1600_in1k,
+    "maskfeat-l-in1k-1600-finetune": maskfeat.finetune_l1600_in1k,
 }
 """Every recipe by the name that the command line takes."""

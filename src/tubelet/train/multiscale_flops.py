@@ -20,7 +20,7 @@ from typing import Final
 from tubelet.models.mvit_spec import BlockShape, MViTSpec, block_shapes
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.train.flops import Flops, Part, count_flops
-from tubelet.train.shapes import UNKNOWN_CLASSES, layout
+from tubelet.train.shapes import UNKNOWN_CLASSES, counts, layout
 from tubelet.types import ClipShape
 
 COLOURS: Final = 3
@@ -29,9 +29,12 @@ COLOURS: Final = 3
 def clip_flops(recipe: PretrainRecipe | FinetuneRecipe) -> Flops:
     """FLOPs of training on one clip, whatever the encoder. ValueError where cube, clip and mask do not fit."""
     encoder = recipe.model.encoder
-    if isinstance(encoder, MViTSpec) and isinstance(recipe, FinetuneRecipe):
+    if not isinstance(encoder, MViTSpec):
+        return count_flops(layout(recipe))
+    if isinstance(recipe, FinetuneRecipe):
         return multiscale_flops(encoder, recipe.clip, outputs=recipe.classes or UNKNOWN_CLASSES, rows=1)
-    return count_flops(layout(recipe))
+    _, wanted = counts(recipe)
+    return multiscale_flops(encoder, recipe.clip, outputs=recipe.target.width(encoder.cube), rows=wanted)
 
 
 def multiscale_flops(spec: MViTSpec, clip: ClipShape, *, outputs: int, rows: int) -> Flops:
