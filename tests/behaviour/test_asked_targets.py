@@ -25,6 +25,7 @@ from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.dvae import DvaeSpec
 from tubelet.recipe import PretrainRecipe, override, write_recipe
+from tubelet.recipes import RECIPES
 from tubelet.rng import step_rng
 from tubelet.spec import replace
 from tubelet.targets.frozen import Asked
@@ -114,6 +115,19 @@ def test_every_method_learns_from_each_by_two_overrides(
     losses = [record["loss"] for record in records(tmp_path / "run")]
     assert len(losses) == 4
     assert json.loads((tmp_path / "run/teacher.json").read_text())["sha256"]
+
+
+@pytest.mark.parametrize("teacher", WIDTHS)
+def test_a_multiscale_transformer_learns_from_each(teacher: str, videos: Path, teachers: Path, tmp_path: Path) -> None:
+    """Two tokens a side for the last grid, as the teachers have; MaskFeat's recipe, so its own counts of FLOPs."""
+    small = override(RECIPES["maskfeat-ti-cpu-pretrain"](), [f"data.videos={videos}", *by(teachers / teacher)])
+    assert isinstance(small, PretrainRecipe)
+    size = CLIP.size // VIT.patch * small.model.encoder.cube.height
+    fields = (f"clip.frames={CLIP.frames}", f"clip.size={size}", "data.sampler={kind: strided, stride: 1}")
+    short = ("run.batch_size=3", "schedule.epochs=1", "schedule.warmup_epochs=0", "mask=random", "data.workers=0")
+    pretrain(override(small, [*fields, *short, "run.device=cpu", "run.precision=fp32"]), tmp_path, Notes())
+    state = load_file(tmp_path / "model/model.safetensors")
+    assert len(state["prediction_head.bias"]) == WIDTHS[teacher]
 
 
 def test_the_same_seed_gives_the_same_first_weights_whatever_is_asked(videos: Path, teachers: Path) -> None:
