@@ -120,8 +120,9 @@ def test_every_method_learns_from_each_by_two_overrides(
 @pytest.mark.parametrize("teacher", WIDTHS)
 def test_a_multiscale_transformer_learns_from_each(teacher: str, videos: Path, teachers: Path, tmp_path: Path) -> None:
     """Two tokens a side for the last grid, as the teachers have; MaskFeat's recipe, so its own counts of FLOPs."""
-    small = override(RECIPES["maskfeat-ti-cpu-pretrain"](), [f"data.videos={videos}", *by(teachers / teacher)])
-    assert isinstance(small, PretrainRecipe)
+    plain = RECIPES["maskfeat-ti-cpu-pretrain"]()
+    assert isinstance(plain, PretrainRecipe)
+    small = override(plain, [f"data.videos={videos}", *by(teachers / teacher)])
     size = CLIP.size // VIT.patch * small.model.encoder.cube.height
     fields = (f"clip.frames={CLIP.frames}", f"clip.size={size}", "data.sampler={kind: strided, stride: 1}")
     short = ("run.batch_size=3", "schedule.epochs=1", "schedule.warmup_epochs=0", "mask=random", "data.workers=0")
