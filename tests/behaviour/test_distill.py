@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from ranks import Ended, run_ranks
 from toy_labelled import LEVELS, labelled_folder, toy_recipe, tubelet, write_video
 from toy_run import CLASSES, CLIP, Notes, ToySet, finetune_job, finetune_recipe, killer, pretrain_recipe, records
-from tubelet.eval.distill import columns_of, digest, read_teacher
+from tubelet.eval.distill import columns_of, read_teacher
 from tubelet.eval.evaluate import evaluate
 from tubelet.eval.finetune import finetune
 from tubelet.eval.saved import SavedClassifier, load_classifier
@@ -36,6 +36,7 @@ from tubelet.train.loop import fit
 from tubelet.train.optim import parameter_groups
 from tubelet.train.pretrain import build_method
 from tubelet.train.signals import Interrupted
+from tubelet.train.taught import digest
 from tubelet.train.watch import StepReport
 from tubelet.types import ClipShape
 from tubelet.weights.huggingface import to_huggingface

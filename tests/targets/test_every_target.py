@@ -1,22 +1,53 @@
-"""What holds for every target: bytes or floats alike, only wanted tokens, float32, a mean by weight."""
+"""What holds for every target: bytes or floats alike, only wanted tokens, float32 or ids, a mean by weight.
 
+A new target is an entry in the list `TARGETS`; one that asks a frozen network, in the list `ASKED`.
+"""
+
+import copy
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 from pydantic import TypeAdapter
+from torch import nn
 
+from tubelet.methods.classifier import ClassifierSpec
+from tubelet.models.answers import FrameIds, VideoFeatures
+from tubelet.models.dvae import DvaeEncoder, DvaeSpec
+from tubelet.models.vit import ViT, ViTSpec
+from tubelet.rng import step_rng
+from tubelet.targets.features import Features
 from tubelet.targets.frame_pixels import FramePixels
+from tubelet.targets.frozen import Asked, FrozenSpec
 from tubelet.targets.hog import Hog
-from tubelet.targets.kinds import Target
+from tubelet.targets.kinds import Target, TargetSpec
 from tubelet.targets.pixels import NormalisedPixels, Pixels
-from tubelet.types import Cube
+from tubelet.targets.pseudo_labels import PseudoLabels
+from tubelet.targets.tokens import Tokens
+from tubelet.types import ClipShape, Cube, Grid
+from tubelet.weights.targets import Scores
 
 CUBE = Cube(2, 8, 8)
 WANTED = torch.tensor([[0, 3, 5], [7, 1, 2]])
 TARGETS: list[Target] = [NormalisedPixels(), Pixels(), FramePixels(), Hog()]
 
-every_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.kind)
+
+def asked(spec: FrozenSpec, network: nn.Module, width: int) -> Asked:
+    return Asked(spec, network, width=width, file=Path("network"))
+
+
+with step_rng(0, 0):
+    VIT, CLIP = ViTSpec(width=12, depth=1, heads=2, patch=8), ClipShape(frames=4, size=16)
+    CLASSIFIER = ClassifierSpec(encoder=VIT, init_scale=1.0).build(CLIP, 5)
+    DVAE = DvaeEncoder(DvaeSpec(width=8, blocks=1, vocabulary=7))
+ASKED: list[Asked] = [
+    asked(Features(), VideoFeatures(ViT(VIT, CLIP, final_norm=True)), 12),
+    asked(PseudoLabels(), Scores(CLASSIFIER), 5),
+    asked(Tokens(), FrameIds(DVAE, grid=Grid(2, 2, 2)), 7),
+]
+
+every_target = pytest.mark.parametrize("target", [*TARGETS, *ASKED], ids=lambda target: target.kind)
 
 
 def clips() -> torch.Tensor:
@@ -24,17 +55,24 @@ def clips() -> torch.Tensor:
 
 
 def test_no_target_is_left_out() -> None:
-    assert {type(target) for target in TARGETS} == set(get_args(get_args(Target)[0]))
+    specs = [*TARGETS, *(target.spec for target in ASKED)]
+    assert {type(spec) for spec in specs} == set(get_args(get_args(TargetSpec)[0]))
 
 
 @every_target
 def test_a_target_is_named_by_its_kind(target: Target) -> None:
-    assert TypeAdapter(Target).validate_python(target.kind) == target
+    spec = target.spec if isinstance(target, Asked) else target
+    assert TypeAdapter(TargetSpec).validate_python(target.kind) == spec
 
 
 @every_target
 def test_rows_are_as_wide_as_announced(target: Target) -> None:
-    assert target.rows(clips(), WANTED, CUBE).shape == (2, 3, target.width(CUBE))
+    rows = target.rows(clips(), WANTED, CUBE)
+    assert rows.shape == ((2, 3, target.width(CUBE)) if rows.is_floating_point() else (2, 3))
+    prediction = torch.zeros(2, 3, target.width(CUBE), requires_grad=True)
+    target.loss(prediction, rows, torch.ones(2, 3)).backward()
+    assert prediction.grad is not None
+    assert prediction.grad.any()
 
 
 @every_target
@@ -66,14 +104,19 @@ def test_any_layout_in_memory_will_do(target: Target) -> None:
 @every_target
 def test_targets_and_loss_are_float32_under_autocast(target: Target) -> None:
     video = clips()
+    prediction = torch.rand(2, 3, target.width(CUBE))
     with torch.autocast("cpu", torch.bfloat16):
         rows = target.rows(video, WANTED, CUBE)
-        loss = target.loss(rows.bfloat16(), rows, torch.ones(2, 3))
-    assert torch.equal(rows, target.rows(video, WANTED, CUBE))
+        loss = target.loss(prediction.bfloat16(), rows, torch.ones(2, 3))
     assert loss.dtype == torch.float32
+    full = target.rows(video, WANTED, CUBE)
+    assert rows.dtype == full.dtype
+    assert rows.dtype in (torch.float32, torch.int64)
+    in_the_runs_precision = target.kind in ("features", "pseudo_labels")
+    assert torch.equal(rows, full) != in_the_runs_precision
 
 
-@every_target
+@pytest.mark.parametrize("target", [*TARGETS, ASKED[0]], ids=lambda target: target.kind)
 def test_the_loss_is_a_mean_over_scored_tokens_of_the_batch(target: Target) -> None:
     prediction, true = torch.zeros(2, 3, 4), torch.ones(2, 3, 4)
     true[0, 0] = 3.0
@@ -84,5 +127,8 @@ def test_the_loss_is_a_mean_over_scored_tokens_of_the_batch(target: Target) -> N
 @every_target
 def test_no_value_is_asked_of_the_device(target: Target) -> None:
     """On the meta device there is none: `.item()`, or a shape that follows from values, would raise."""
+    if isinstance(target, Asked):  # its network goes where the clips are, and would not come back from there
+        target = asked(target.spec, copy.deepcopy(target.network), target.width(CUBE))
     rows = target.rows(clips().to("meta"), WANTED.to("meta"), CUBE)
-    assert rows.shape == (2, 3, target.width(CUBE))
+    assert rows.shape[:2] == (2, 3)
+    assert target.loss(torch.zeros(2, 3, target.width(CUBE), device="meta"), rows, WANTED.to("meta") * 1.0).is_meta

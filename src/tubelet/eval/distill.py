@@ -1,10 +1,7 @@
-"""The teacher of a distillation: read, put in the order of the student's classes, known again when a run goes on."""
+"""The teacher of a distillation: read, put in the order of the student's classes."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,20 +16,17 @@ from tubelet.methods.distillation import Distillation, Supervised, Teacher
 from tubelet.recipe import FinetuneRecipe
 from tubelet.spec import did_you_mean
 from tubelet.train.distributed import on_main
-from tubelet.train.files import write_text
+from tubelet.train.taught import Known, digest
 from tubelet.train.watch import Watch
 from tubelet.types import ClipShape
 from tubelet.weights.names import Names
-from tubelet.weights.places import TEACHER_FILE
 
 
 @dataclass(frozen=True)
-class Taught:
-    """A teacher that can be asked, the file that it came from, and the SHA-256 of its weights in whatever file."""
+class Taught(Known):
+    """A teacher that can be asked, and which it is."""
 
     teacher: Teacher
-    file: Path
-    sha256: str
 
 
 def read_teacher(recipe: FinetuneRecipe, names: Names, watch: Watch) -> Taught | None:
@@ -57,7 +51,8 @@ def read_teacher(recipe: FinetuneRecipe, names: Names, watch: Watch) -> Taught |
     for line in (_words(saved, names, recipe.clip), *saved.notes):
         watch.say(f"teacher: {line}")
     sha256 = on_main(lambda: digest(saved.classifier.state_dict()))
-    return Taught(Teacher(saved.classifier, columns=columns), saved.weights, sha256)
+    teacher = Teacher(saved.classifier, columns=columns)
+    return Taught(saved.weights, sha256, "--teacher", teacher)
 
 
 def method_of(classifier: Classifier, recipe: FinetuneRecipe, taught: Taught | None) -> Supervised:
@@ -65,30 +60,6 @@ def method_of(classifier: Classifier, recipe: FinetuneRecipe, taught: Taught | N
     if recipe.distill is None or taught is None:
         return Finetuning(classifier, recipe.mixing)
     return Distillation(classifier, recipe.mixing, teacher=taught.teacher, distill=recipe.distill)
-
-
-def check_teacher(out: Path, taught: Taught | None) -> None:
-    """ValueError where the run at `out` was begun with a teacher of other weights. Where they lie does not matter."""
-    path = out / TEACHER_FILE
-    if taught is None or not path.is_file():
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: damaged; put it back, or start again with --fresh") from error
-    if before != taught.sha256:
-        raise ValueError(
-            f"{path}: the run there was begun with another teacher than {taught.file}; give that one with --teacher, "
-            "or start again with --fresh or another --out"
-        )
-
-
-def write_teacher(out: Path, taught: Taught | None) -> None:
-    """Write down in the run folder which teacher it has."""
-    if taught is None:
-        return
-    text = json.dumps({"file": str(taught.file), "sha256": taught.sha256}, indent=1) + "\n"
-    on_main(lambda: write_text(out / TEACHER_FILE, text))
 
 
 def columns_of(teacher: SavedClassifier, names: Names) -> Int[Tensor, " K"]:
@@ -112,15 +83,6 @@ def columns_of(teacher: SavedClassifier, names: Names) -> Int[Tensor, " K"]:
         which = f"{_some(surplus)} of its classes is no label" if surplus else "some names are one class twice"
         raise ValueError(f"{counts}: {which}; distillation needs a teacher of the same classes")
     return torch.tensor([places[normalised(name)] for name in names])
-
-
-def digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, kinds, shapes and bytes of tensors, in the order of their names."""
-    sums = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        sums.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        sums.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return sums.hexdigest()
 
 
 def _check_frames(teacher: SavedClassifier, clip: ClipShape) -> None:

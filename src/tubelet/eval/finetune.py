@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from tubelet.data.mixed import Source
-from tubelet.eval.distill import check_teacher, method_of, read_teacher, write_teacher
+from tubelet.eval.distill import method_of, read_teacher
 from tubelet.eval.labelled_sets import LabelledSets, labelled_sets
 from tubelet.eval.labels import Names, read_names, without_videos
 from tubelet.eval.saved import write_class_names, write_classifier
@@ -25,6 +25,7 @@ from tubelet.train.ema import Ema
 from tubelet.train.loop import Job, fit
 from tubelet.train.optim import ParameterGroup, parameter_groups
 from tubelet.train.resume import prepare
+from tubelet.train.taught import check_teacher, write_teacher
 from tubelet.train.watch import Silent, Watch
 from tubelet.weights.places import CLASSES_FILE
 from tubelet.weights.start import start_classifier

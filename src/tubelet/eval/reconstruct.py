@@ -17,6 +17,7 @@ from tubelet.methods.masked import MaskedMethod
 from tubelet.nn.pixels import all_cubes, join_cubes
 from tubelet.recipe import PretrainRecipe, override
 from tubelet.rng import generator
+from tubelet.targets.frozen import Asked, FrozenSpec
 from tubelet.targets.hog import Hog
 from tubelet.targets.pixels import (
     NormalisedPixels,
@@ -37,6 +38,7 @@ GREY: Final = 128.0
 NEIGHBOURS: Final = 4
 FROM_SEEN: Final = "colours of hidden cubes from the nearest seen ones"
 FROM_TRUTH: Final = "colours of hidden cubes from the original (true mean and deviation)"
+CANNOT_DRAW: Final = "reconstruct draws pixels and hog, not the target"
 AS_PREDICTED: Final = "colours as predicted"
 AS_LINES: Final = "lines along edges: bright in hidden cubes, faint where the model saw the video"
 GLYPH_PIXELS: Final = 16
@@ -89,6 +91,8 @@ def load_autoencoder(run: Path, changes: list[str] | None = None) -> SavedAutoen
             f"{run}: a {imported.recipe.kind} model has no decoder; give the pre-training run it started from"
         )
     recipe = override(imported.recipe, changes or [])
+    if isinstance(recipe.target, FrozenSpec):
+        raise ValueError(f"{run}: {CANNOT_DRAW} {recipe.target.kind}")
     changed = dataclasses.replace(imported, recipe=recipe)
     method = changed.build_predictor() if imported.predicts else changed.build_autoencoder()
     return SavedAutoencoder(method, recipe, imported.file)
@@ -127,6 +131,8 @@ def reconstruct_clip(
     authors' script does, which looks better than the model is. Of `Hog` both truth and prediction are drawn as lines,
     and everything is enlarged. ValueError for a target that cannot be drawn.
     """
+    if isinstance(method.target, Asked):
+        raise ValueError(f"{CANNOT_DRAW} {method.target.kind}")
     cube, grid, split = method.cube, method.grid, mask.split()
     predicted = method.predict(clip, split)
     loss = method.target.loss(predicted, method.target.rows(clip, split.wanted, cube), split.weight)
@@ -172,7 +178,7 @@ def _pixels(
     elif isinstance(method.target, Pixels):
         pixels, note = from_rows(predicted, channels=3) * 255.0, AS_PREDICTED
     else:
-        raise ValueError(f"reconstruct draws pixels and hog, not the target {method.target.kind}")
+        raise ValueError(f"{CANNOT_DRAW} {method.target.kind}")
     painted = _paint(_with_grey(clip, mask, cube), to_cubes(pixels, cube), mask)
     return _Drawn(_frames(join_cubes(painted, grid)), note)
 

@@ -29,6 +29,7 @@ from tubelet.weights.fit import check_fit
 from tubelet.weights.head import class_rows
 from tubelet.weights.places import CLASSES_FILE, MODEL_FOLDER, weights_file
 from tubelet.weights.start import classifier_state, whole_state
+from tubelet.weights.targets import planned_target
 
 
 def check_steps(steps: Sequence[Step], *, redone: int) -> None:
@@ -131,9 +132,11 @@ def _check_classifier(recipe: FinetuneRecipe, step: Step, names: Names) -> None:
 
 def _shell(recipe: PretrainRecipe | FinetuneRecipe) -> nn.Module:
     """Its network without numbers."""
+    target = planned_target(recipe) if isinstance(recipe, PretrainRecipe) else None
     with step_rng(recipe.seed, 0), torch.device("meta"):
         if isinstance(recipe, PretrainRecipe):
-            return recipe.model.build(recipe.clip, recipe.target)
+            assert target is not None
+            return recipe.model.build(recipe.clip, target)
         assert recipe.classes is not None
         return recipe.model.build(recipe.clip, recipe.classes)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int, Num
 from pydantic import Field
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 
 from tubelet.methods.classifier import Classifier, Finetuning
 from tubelet.nn.mixing import NO_MIXING, Mixing
+from tubelet.nn.resize import resized
 from tubelet.spec import Spec
 from tubelet.types import Batch, Output
 
@@ -112,12 +112,3 @@ def divergence(logits: Float[Tensor, "B K"], taught: Float[Tensor, "B K"], *, te
     """T**2 * KL(teacher || student) of the distributions at temperature T, in nats; the mean over clips."""
     student, teacher = (F.log_softmax(one / temperature, dim=1) for one in (logits, taught))
     return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-
-
-def resized(video: Num[Tensor, "B C T H W"], size: int) -> Num[Tensor, "B C T _ _"]:
-    """The same clips with frames of `size` x `size` pixels: float, or as they came where they have that size."""
-    if video.shape[-2:] == (size, size):
-        return video
-    frames = rearrange(video.float(), "B C T H W -> (B T) C H W")
-    frames = F.interpolate(frames, (size, size), mode="bilinear", antialias=True)
-    return rearrange(frames, "(B T) C H W -> B C T H W", B=len(video))

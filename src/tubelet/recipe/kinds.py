@@ -18,7 +18,7 @@ from tubelet.recipe.data import Data, LabelledData
 from tubelet.recipe.head import FreshHead, StartHead
 from tubelet.recipe.run import Optim, Run, Schedule, Views
 from tubelet.spec import ByKind, Spec
-from tubelet.targets.kinds import Target
+from tubelet.targets.kinds import TargetSpec
 from tubelet.targets.pixels import NormalisedPixels
 from tubelet.types import ClipShape
 
@@ -49,7 +49,7 @@ class PretrainRecipe(Spec):
     mask: MaskRule = Tube(ratio=0.9)
     decode: DecodeRule = All()
     loss_on: LossOn = Field(default="hidden", description="which predicted tokens enter the loss: hidden ones, or all")
-    target: Target = NormalisedPixels()
+    target: TargetSpec = NormalisedPixels()
     optim: Optim = Optim()
     schedule: Schedule = Schedule()
     run: Run = Run()

@@ -30,6 +30,7 @@ from tubelet.train.kernels import (
     tried_clips,
 )
 from tubelet.train.shapes import Block, Layout
+from tubelet.weights.targets import planned_target
 
 TRIES: Final = 5
 UPDATE_NUMBERS: Final = 2**22
@@ -88,7 +89,7 @@ def runs(recipe: Recipe, shapes: Layout) -> Iterator[Run]:
                 yield from _block("decoder", block, again=number < shapes.recomputed.decoder)
             yield Run("head and loss", Norm(shapes.wanted, shapes.narrow.outputs))
         yield Run("head and loss", LinearMap(shapes.head, normed=True))
-        yield Run("head and loss", Loss(recipe.target, recipe.clip, cube, shapes.wanted))
+        yield Run("head and loss", Loss(planned_target(recipe), recipe.clip, cube, shapes.wanted))
     else:
         yield Run("head and loss", LinearMap(shapes.head, normed=True))
 

@@ -22,6 +22,7 @@ from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.train.flops import Flops, Part, count_flops
 from tubelet.train.shapes import UNKNOWN_CLASSES, counts, layout
 from tubelet.types import ClipShape
+from tubelet.weights.targets import planned_target
 
 COLOURS: Final = 3
 
@@ -34,7 +35,7 @@ def clip_flops(recipe: PretrainRecipe | FinetuneRecipe) -> Flops:
     if isinstance(recipe, FinetuneRecipe):
         return multiscale_flops(encoder, recipe.clip, outputs=recipe.classes or UNKNOWN_CLASSES, rows=1)
     _, wanted = counts(recipe)
-    return multiscale_flops(encoder, recipe.clip, outputs=recipe.target.width(encoder.cube), rows=wanted)
+    return multiscale_flops(encoder, recipe.clip, outputs=planned_target(recipe).width(encoder.cube), rows=wanted)
 
 
 def multiscale_flops(spec: MViTSpec, clip: ClipShape, *, outputs: int, rows: int) -> Flops:

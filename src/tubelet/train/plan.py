@@ -22,7 +22,8 @@ from tubelet.train.memory import Memory
 from tubelet.train.rehearsal import MEMORY_STEPS, Rehearsed, rehearse
 from tubelet.train.shapes import UNKNOWN_CLASSES, Layout, layout
 from tubelet.train.sources import videos_of_epoch
-from tubelet.train.teacher import teacher_notes
+from tubelet.train.teacher import target_notes, teacher_notes
+from tubelet.weights.targets import planned_target
 
 Recipe = PretrainRecipe | FinetuneRecipe
 
@@ -130,9 +131,11 @@ def make_plan(recipe: Recipe, question: Question) -> Plan:
 def count_parameters(recipe: Recipe) -> dict[str, int]:
     """Parameters of the parts and in total, without holding one of them."""
     parts: dict[str, nn.Module]
+    target = planned_target(recipe) if isinstance(recipe, PretrainRecipe) else None
     with torch.device("meta"):
         if isinstance(recipe, PretrainRecipe):
-            parts = dict(recipe.model.build(recipe.clip, recipe.target).named_children())
+            assert target is not None
+            parts = dict(recipe.model.build(recipe.clip, target).named_children())
         else:
             classifier = recipe.model.build(recipe.clip, recipe.classes or UNKNOWN_CLASSES)
             parts = {"encoder": classifier.encoder, "head": nn.ModuleList([classifier.fc_norm, classifier.head])}
@@ -197,6 +200,6 @@ def _nobody_listens(line: str) -> None:
 
 def _assumptions(recipe: Recipe) -> list[str]:
     if not isinstance(recipe, FinetuneRecipe):
-        return []
+        return target_notes(recipe)
     taken = f"the number of classes is not known before the labels are: {UNKNOWN_CLASSES} taken"
     return [*([taken] if recipe.classes is None else []), *teacher_notes(recipe)]

@@ -17,8 +17,10 @@ from tubelet.train.loop import fit
 from tubelet.train.optim import parameter_groups
 from tubelet.train.resume import prepare
 from tubelet.train.sources import training_set, unlabelled_sources
+from tubelet.train.taught import check_teacher, known_target, write_teacher
 from tubelet.train.watch import Silent, Watch
 from tubelet.weights.start import start_whole
+from tubelet.weights.targets import live_target
 
 
 def pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool = False) -> Path:
@@ -37,6 +39,9 @@ def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -
     goes_on = latest(out) is not None and not fresh
     with building(recipe.run, goes_on=goes_on):
         method = build_method(recipe)
+    taught = known_target(method.target, watch)
+    if goes_on:
+        check_teacher(out, taught)
     if recipe.start is not None and not goes_on and has_weights(method):  # before `fresh` removes anything
         started = start_whole(method, Path(recipe.start))
         watch.say(f"weights from {started.file}")
@@ -45,6 +50,7 @@ def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -
     plan, mixes = plan_of(recipe, method), bool(recipe.data.sources)
     dataset, mixture = training_set(sources, plan, mixes=mixes, say=watch.say)  # may refuse, too
     prepare(out, fresh=fresh)
+    write_teacher(out, taught)
     job = Job(
         recipe=recipe,
         out=out,
@@ -58,9 +64,10 @@ def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -
 
 
 def build_method(recipe: PretrainRecipe) -> MaskedMethod:
-    """The method with the first weights of the recipe's seed."""
+    """The method with the first weights of the recipe's seed, and its target ready to be asked."""
+    target = live_target(recipe)
     with step_rng(recipe.seed, 0):
-        return recipe.model.build(recipe.clip, recipe.target)
+        return recipe.model.build(recipe.clip, target)
 
 
 def plan_of(recipe: PretrainRecipe, method: MaskedMethod) -> ClipPlan:

@@ -24,7 +24,8 @@ EVALUATION: Final = "evaluation"
 FREE: Final = frozenset(
     {
         *("name", "data.workers", "data.cache", "data.max_skipped", "run.log_every", "run.save_every", "run.keep"),
-        *("data.max_seconds_per_file", "run.parallel", "run.lost_after_seconds", "run.compile", "distill.teacher"),
+        *("data.max_seconds_per_file", "run.parallel", "run.lost_after_seconds", "run.compile"),
+        *("distill.teacher", "target.teacher"),
     }
 )
 """Fields that may change between two parts of one run: no number in it depends on them, or, where processes share the

@@ -14,6 +14,7 @@ from tubelet.nn.recompute import recomputed_blocks
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.rng import generator
 from tubelet.types import Grid
+from tubelet.weights.targets import planned_target
 
 UNKNOWN_CLASSES = 400
 """Classes of a fine-tuning recipe that leaves them to its labels: as Kinetics-400. They hardly matter."""
@@ -111,7 +112,7 @@ def layout(recipe: PretrainRecipe | FinetuneRecipe) -> Layout:
         return _all_tokens(encoder, grid, head=head, wanted=0, clip_bytes=clip_bytes)
     seen, wanted = counts(recipe)
     if isinstance(recipe.model, MaskedPredictorSpec):
-        head = Linear(wanted, encoder.width, recipe.target.width(encoder.cube))
+        head = Linear(wanted, encoder.width, planned_target(recipe).width(encoder.cube))
         return _all_tokens(encoder, grid, head=head, wanted=wanted, clip_bytes=clip_bytes)
     decoder = recipe.model.decoder
     return Layout(
@@ -123,7 +124,7 @@ def layout(recipe: PretrainRecipe | FinetuneRecipe) -> Layout:
         recomputed=Recomputed(_recomputed(encoder), _recomputed(decoder)),
         narrow=Linear(seen, encoder.width, decoder.width),
         decoder=_decoder(decoder, seen, wanted),
-        head=Linear(wanted, decoder.width, recipe.target.width(encoder.cube)),
+        head=Linear(wanted, decoder.width, planned_target(recipe).width(encoder.cube)),
         clip_bytes=clip_bytes,
     )
 

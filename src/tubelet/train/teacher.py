@@ -1,12 +1,13 @@
-"""What a plan says of the teacher of a distillation: it is asked, not trained, and is in no number of the plan."""
+"""What a plan says of a teacher: it is asked, not trained, and is in no number of the plan but those measured."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 
-from tubelet.recipe import FinetuneRecipe
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.spec import replace
+from tubelet.targets.frozen import FrozenSpec
 from tubelet.train.flops import count_flops
 from tubelet.train.shapes import layout
 from tubelet.weights.read import read_model
@@ -28,4 +29,14 @@ def teacher_notes(recipe: FinetuneRecipe) -> list[str]:
     return [
         f"{left_out}: {forward / 1e9:.4g} G a clip, {forward / student:.0%} of the student's training; "
         f"{4 * numbers / 1e9:.3g} GB whole on each device"
+    ]
+
+
+def target_notes(recipe: PretrainRecipe) -> list[str]:
+    """A line for the user where a frozen network gives the targets."""
+    if not isinstance(recipe.target, FrozenSpec):
+        return []
+    return [
+        f"the network that gives the targets ({recipe.target.teacher}) is in no number here but those of real steps; "
+        "each device holds it whole"
     ]

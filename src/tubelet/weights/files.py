@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -32,15 +32,16 @@ class Content:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_tensors(path: Path) -> State:
+def read_tensors(path: Path, *, modules: Sequence[str] = ()) -> State:
     """All tensors of a `.safetensors` file, or of a PyTorch pickle read with `weights_only`.
 
+    A pickle may be a module put together from the classes `modules`, which are not imported.
     ValueError in one line where there is no such file, it is cut short, it is no checkpoint, or it wants to run code.
     """
-    return read_content(path).state
+    return read_content(path, modules=modules).state
 
 
-def read_content(path: Path) -> Content:
+def read_content(path: Path, *, modules: Sequence[str] = ()) -> Content:
     """The tensors and what is beside them; errors as in `read_tensors`."""
     if path.is_dir():
         raise ValueError(f"{path}: a folder, not a file of weights; give the file in it")
@@ -53,7 +54,7 @@ def read_content(path: Path) -> Content:
     if path.suffix == SAFETENSORS or (start[8:9] == b"{" and not start.startswith(PICKLE_STARTS)):
         return Content(_from_safetensors(path))
     refuse_what_is_no_pickle(path)
-    return _tensors_in(load_pickle(path), path)
+    return _tensors_in(load_pickle(path, modules=modules), path)
 
 
 def _from_safetensors(path: Path) -> State:

@@ -18,6 +18,8 @@ from tubelet.nn.position import stretch
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.rng import step_rng
 from tubelet.spec import replace as changed
+from tubelet.targets.frozen import FrozenSpec, without_network
+from tubelet.targets.kinds import Target
 from tubelet.types import ClipShape
 from tubelet.weights.fit import filled
 from tubelet.weights.rename import State
@@ -69,6 +71,18 @@ class Imported:
         is_one = isinstance(self.recipe.model, MaskedPredictorSpec)
         return is_one and any(name.startswith(PREDICTION) for name in self.state)
 
+    @property
+    def target(self) -> Target:
+        """What it was trained to predict. A frozen network that gave it is not needed, and gives nothing now."""
+        assert isinstance(self.recipe, PretrainRecipe)
+        target = self.recipe.target
+        if not isinstance(target, FrozenSpec):
+            return target
+        biases = [name for name in (f"{PREDICTION}bias", f"{DECODER}{HEAD}bias") if name in self.state]
+        if not biases:
+            raise ValueError(f"{self.file}: lacks the biases of its predictions: is it a part of a model only?")
+        return without_network(target, width=len(self.state[biases[0]]), file=self.file)
+
     def resized(self, clip: ClipShape) -> Imported:
         """The same weights for clips of another length or size: positions are stretched, and a note says so.
 
@@ -113,7 +127,7 @@ class Imported:
         assert isinstance(recipe, PretrainRecipe)
         assert isinstance(recipe.model, MaskedAutoencoderSpec)
         with step_rng(0, 0):
-            method = recipe.model.build(recipe.clip, recipe.target)
+            method = recipe.model.build(recipe.clip, self.target)
         return filled(method, self.state, self.file)
 
     def build_predictor(self) -> MaskedPredictor:
@@ -124,7 +138,7 @@ class Imported:
         assert isinstance(recipe, PretrainRecipe)
         assert isinstance(recipe.model, MaskedPredictorSpec)
         with step_rng(0, 0):
-            method = recipe.model.build(recipe.clip, recipe.target)
+            method = recipe.model.build(recipe.clip, self.target)
         return filled(method, self.state, self.file)
 
     def build_classifier(self) -> Classifier:

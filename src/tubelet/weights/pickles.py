@@ -13,6 +13,7 @@ import struct
 import tarfile
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,16 +46,37 @@ _TEXT: Final = 512
 _LFS: Final = "version https://git-lfs"
 
 
-def load_pickle(path: Path) -> Any:
+class PickledModule:
+    """Stands for a module in a pickle: its class is not imported, only what it held is kept."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.held = state
+
+    def tensors(self) -> dict[str, Any]:
+        """Parameters and buffers by the names that `state_dict` would give them."""
+        held: dict[str, Any] = getattr(self, "held", {})
+        own = {**held.get("_parameters", {}), **held.get("_buffers", {})}
+        found = {name: value for name, value in own.items() if value is not None}
+        for place, module in held.get("_modules", {}).items():
+            if isinstance(module, PickledModule):
+                found |= {f"{place}.{name}": value for name, value in module.tensors().items()}
+        return found
+
+
+def load_pickle(path: Path, *, modules: Sequence[str] = ()) -> Any:
     """The content of a PyTorch checkpoint, zip or legacy, on the CPU.
 
+    `modules` names classes of modules that may be in it: a `PickledModule` stands for each, and of the outermost its
+    tensors are the content.
     ValueError in one line where it is cut short, holds more than tensors and plain data, or wants to run code: then
     nothing was run.
     """
     try:
-        with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
+        allowed = [*ALLOWED, *((PickledModule, name) for name in modules)]
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols; the error that follows says more
-            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return content.tensors() if isinstance(content, PickledModule) else content
     except pickle.UnpicklingError as error:
         raise ValueError(_refusal(path, str(error))) from error
     except _DAMAGE as error:

@@ -164,7 +164,7 @@ def _check_tensors(imported: Imported) -> None:
         if isinstance(recipe, FinetuneRecipe) and imported.has_head:
             module: nn.Module = recipe.model.build(recipe.clip, _classes(imported))
         elif isinstance(recipe, PretrainRecipe) and (imported.has_decoder or imported.predicts):
-            module = recipe.model.build(recipe.clip, recipe.target)
+            module = recipe.model.build(recipe.clip, imported.target)
         else:
             state = encoder_state(state)
             module = encoder_for(recipe.model.encoder, recipe.clip, state)

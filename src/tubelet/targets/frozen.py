@@ -1,0 +1,124 @@
+"""Targets that a frozen network gives: what a recipe says of them, and the network that is asked.
+
+A recipe names the network (`FrozenSpec`); whoever reads files makes an `Asked` of it, which methods take.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from jaxtyping import Float, Int, Num
+from pydantic import Field
+from torch import Tensor, nn
+
+from tubelet.spec import Spec
+from tubelet.types import Cube
+
+
+class FrozenSpec(Spec):
+    """What a recipe says of such a target. It has no rows of its own: they are asked of the network."""
+
+    kind: str
+    teacher: str | None = Field(default=None, description="network that gives the targets: a run, a file, a folder")
+
+    def picked(self, answer: Num[Tensor, "B ..."], wanted: Int[Tensor, "B K"]) -> Num[Tensor, "B K ..."]:
+        """Targets of the wanted tokens from what the network says of a batch."""
+        raise NotImplementedError
+
+    def loss(
+        self, prediction: Float[Tensor, "B K P"], target: Num[Tensor, "B K ..."], weight: Float[Tensor, "B K"]
+    ) -> Float[Tensor, ""]:
+        """How far off, mean over tokens by weight; float32 under autocast too."""
+        raise NotImplementedError
+
+    def width(self, cube: Cube) -> int:
+        """ValueError: only its network knows."""
+        self._unread(cube)
+
+    def rows(self, video: Num[Tensor, "B C T H W"], wanted: Int[Tensor, "B K"], cube: Cube) -> Num[Tensor, "B K ..."]:
+        """ValueError: only its network knows."""
+        self._unread(video, wanted, cube)
+
+    def _unread(self, *unused: object) -> NoReturn:
+        del unused
+        raise ValueError(f"target {self.kind}: its network was not read (tubelet.weights.targets reads it)")
+
+
+class Asked:
+    """A target that can be asked for: a spec, and the network it names, which is never trained, saved or copied.
+
+    It is no module, so that a method that holds it has neither its parameters nor its tensors: optimiser, checkpoints,
+    averages, DDP and `fully_shard` pass it by, and each process holds it whole. It goes where the clips are.
+
+    `network` is a module from a video (uint8, or float in 0..255) to what `spec.picked` takes; `file` is where it came
+    from, and `notes` are lines for the user.
+    """
+
+    def __init__(
+        self, spec: FrozenSpec, network: nn.Module, *, width: int, file: Path, notes: tuple[str, ...] = ()
+    ) -> None:
+        self.spec = spec
+        self.network = network.eval().requires_grad_(False)
+        self.file = file
+        self.notes = notes
+        self._width = width
+        self._device: torch.device | None = None
+
+    @property
+    def kind(self) -> str:
+        """As the recipe names it."""
+        return self.spec.kind
+
+    def width(self, cube: Cube) -> int:
+        """Numbers that a model predicts for a token; the network was read for this cube."""
+        del cube
+        return self._width
+
+    @torch.no_grad()
+    def rows(self, video: Num[Tensor, "B C T H W"], wanted: Int[Tensor, "B K"], cube: Cube) -> Num[Tensor, "B K ..."]:
+        """Targets of the wanted tokens: numbers in float32, or int64 ids. `video` is uint8 or float in 0..255.
+
+        The network computes in the precision of the run, but for tokenizers, which compute in float32.
+        """
+        del cube
+        if self._device != video.device:
+            self.network.to(video.device)
+            self._device = video.device
+        return self.spec.picked(self.network(video), wanted)
+
+    def loss(
+        self, prediction: Float[Tensor, "B K P"], target: Num[Tensor, "B K ..."], weight: Float[Tensor, "B K"]
+    ) -> Float[Tensor, ""]:
+        """As the spec says; a mean over tokens by weight."""
+        return self.spec.loss(prediction, target, weight)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Asked:
+        """Copies of a method ask the same network."""
+        return self
+
+
+class Away(nn.Module):
+    """Stands for the network of a model that is used and not trained: it need not be there any more."""
+
+    def forward(self, video: Num[Tensor, "B C T H W"]) -> Tensor:
+        """ValueError."""
+        del video
+        raise ValueError("the network that gave this model its targets was not read: there are no targets without it")
+
+
+def without_network(spec: FrozenSpec, *, width: int, file: Path) -> Asked:
+    """The target of a trained model: as wide as its weights say, and without rows."""
+    return Asked(spec, Away(), width=width, file=file)
+
+
+def of_tokens(answer: Num[Tensor, "B N *D"], wanted: Int[Tensor, "B K"]) -> Num[Tensor, "B K *D"]:
+    """The wanted ones of all tokens of the grid."""
+    clip = torch.arange(len(answer), device=answer.device).unsqueeze(1)
+    return answer[clip, wanted]
+
+
+def weighted_mean(error: Float[Tensor, "B K"], weight: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+    """Over the tokens of the batch, by weight."""
+    return (error * weight).sum() / weight.sum()
