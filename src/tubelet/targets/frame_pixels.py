@@ -11,7 +11,7 @@ from torch import Tensor
 from tubelet.nn.pixels import grid_of, take_cubes
 from tubelet.spec import Spec
 from tubelet.targets.pixels import weighted_squared_error
-from tubelet.types import Cube
+from tubelet.types import ClipShape, Cube
 
 EPS: Final = 1e-6 * (255 * 0.225) ** 2
 """Added to the variance of pixels in 0..255: 1e-6 where pixels are over their deviation of 0.225."""
@@ -38,6 +38,10 @@ class FramePixels(Spec):
             rows = pixels.flatten(3).transpose(2, 3).flatten(2)
             variance, mean = torch.var_mean(rows, dim=2, keepdim=True)
             return (rows - mean) / (variance + EPS).sqrt()
+
+    def passing_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:  # noqa: ARG002
+        """Most bytes that `rows` holds at once for so many clips with so many wanted tokens in all, result included."""
+        return 16 * rows * self.width(cube)  # pixels, the same by row, less their mean, and the result
 
     def loss(
         self, prediction: Float[Tensor, "B K P"], target: Float[Tensor, "B K P"], weight: Float[Tensor, "B K"]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tubelet.nn.pixels import take_cubes
 from tubelet.spec import Spec
-from tubelet.types import Cube
+from tubelet.types import ClipShape, Cube
 
 EPS: Final = 255e-6  # 1e-6 for pixels in 0..1
 
@@ -45,6 +45,10 @@ class NormalisedPixels(Spec):
             mean, deviation = statistics(pixels)
             return as_rows(pixels.sub_(mean).div_(deviation + EPS))
 
+    def passing_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:  # noqa: ARG002
+        """Most bytes that `rows` holds at once for so many clips with so many wanted tokens in all, result included."""
+        return 8 * rows * self.width(cube)  # pixels, and what their mean was taken from or the result
+
     def loss(
         self, prediction: Float[Tensor, "B K P"], target: Float[Tensor, "B K P"], weight: Float[Tensor, "B K"]
     ) -> Float[Tensor, ""]:
@@ -65,6 +69,10 @@ class Pixels(Spec):
         """Targets of the wanted tokens, float32 under autocast too. `video` is uint8 or float in 0..255."""
         with torch.no_grad():
             return as_rows(colours(video, wanted, cube).div_(255.0))
+
+    def passing_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:  # noqa: ARG002
+        """Most bytes that `rows` holds at once for so many clips with so many wanted tokens in all, result included."""
+        return 8 * rows * self.width(cube)  # pixels, and what their mean was taken from or the result
 
     def loss(
         self, prediction: Float[Tensor, "B K P"], target: Float[Tensor, "B K P"], weight: Float[Tensor, "B K"]
