@@ -1,7 +1,7 @@
 """What `tubelet plan` says about this machine against real steps: seconds of a step, memory at its peak.
 
-python benchmarks/plan.py           six recipes, 3 times each, medians appended to results/plan.jsonl
-python benchmarks/plan.py --quick   three recipes, once, nothing appended
+python benchmarks/plan.py           ten recipes, 3 times each, medians appended to results/plan.jsonl
+python benchmarks/plan.py --quick   four recipes, once, nothing appended
 Wants a quiet machine: estimate and steps are measured one after the other. Ends with the worst ratios of estimate and
 measurement, as `ratio time N.NN memory N.NN`.
 """
@@ -19,16 +19,35 @@ from tubelet.recipe import override
 from tubelet.recipes import RECIPES
 from tubelet.train.plan import Plan, Question, make_plan
 
+ALONE: Final = ("data.views=1", "run.accumulate=1")
+MULTISCALE: Final = ("model.encoder=mvit", *ALONE)
+PREDICTOR: Final = (
+    *(
+        "model=masked_predictor",
+        "model.encoder.kind=mvit",
+        "model.encoder.widen_in=mlp",
+        "target=hog",
+        "mask.ratio=0.4",
+    ),
+    *ALONE,
+)
+TINY: Final = ("clip.frames=8", "clip.size=64", "model.encoder.width=48", "run.batch_size=4")
+FULL: Final = ("run.batch_size=1",)
+
 QUICK: Final = (
     ("videomae-ti-cpu-pretrain", ()),
     ("videomae-b-k400-800-pretrain", ("run.batch_size=4", "run.accumulate=1", "run.precision=bf16")),
     ("videomae-s-small-finetune", ("run.batch_size=8",)),
+    ("videomae-b-k400-800-pretrain", (*PREDICTOR, *TINY)),
 )
 ALL: Final = (
     *QUICK,
     ("videomae-s-small-pretrain", ("run.batch_size=16",)),
     ("videomae-b-k400-800-pretrain", ("run.batch_size=2", "run.accumulate=1", "run.precision=fp32")),
     ("videomae-ti-cpu-finetune", ("run.batch_size=32",)),
+    ("videomae-b-k400-1600-finetune", (*MULTISCALE, *TINY)),
+    ("videomae-b-k400-1600-finetune", (*MULTISCALE, *FULL)),
+    ("videomae-b-k400-800-pretrain", (*PREDICTOR, "model.encoder.last_stage_stride=1", *FULL)),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Final
 
 import pytest
 
@@ -59,6 +60,36 @@ def test_this_machine_is_measured_part_by_part(capsys: pytest.CaptureFixture[str
     assert "measured matrix product" in text
     assert "head and loss" in text
     assert "how many videos?" in text
+
+
+MVIT: Final = (
+    "target=hog model=masked_predictor model.encoder.kind=mvit model.encoder.widen_in=mlp "
+    "model.encoder.last_stage_stride=1 run.batch_size=8 run.accumulate=1"
+)
+
+
+def test_a_multiscale_encoder_is_planned_like_any_other(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["plan", "videomae-b-k400-800-pretrain", *MVIT.split(), "--device", "H100", "--videos", "2000"]
+    text = printed(capsys, *arguments)
+    for wanted in (
+        "8 x 56 x 56 = 25,088; the encoder sees 25,088 and gives 8 x 14 x 14 = 1,568, with mask tokens",
+        "it predicts 1,408",
+        "encoder 36.",
+        "one device: ",
+        "recomputed (model.encoder.checkpointing=true)",
+    ):
+        assert wanted in text
+    facts = json.loads(printed(capsys, *arguments, "--json"))
+    assert facts["tokens"] == {"t": 8, "h": 56, "w": 56, "seen": 25_088, "out": 1568, "wanted": 1408}
+    assert facts["flops"]["forward"] / 2e9 == pytest.approx(86.6, rel=0.005)
+
+
+def test_an_image_is_planned_too(capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ["clip.frames=1", "model.encoder.tubelet=1", "run.accumulate=1"]
+    text = printed(capsys, "plan", "videomae-b-k400-800-pretrain", *changes, "--device", "H100", "--videos", "2048")
+    assert "1 frames of 224 x 224" not in text
+    assert "an image of 224 x 224" in text
+    assert "1 x 14 x 14 = 196; the encoder sees" in text
 
 
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

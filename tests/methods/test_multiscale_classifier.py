@@ -16,7 +16,6 @@ from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import NO_MIXING, Mixing
 from tubelet.recipe import FinetuneRecipe, Optim, Schedule, override, read_recipe, to_yaml
 from tubelet.spec import replace
-from tubelet.train.plan import Question, make_plan
 from tubelet.types import Batch, Clips, ClipShape
 from tubelet.use.model import load
 
@@ -126,9 +125,3 @@ def test_another_clip_size_interpolates_its_tables(videos: Path, tmp_path: Path)
     assert any("position tables are interpolated" in note for note in larger.notes)
     clips = torch.zeros(1, 3, 8, 32, 32, dtype=torch.uint8)
     assert larger.encode(clips).tokens.shape == (1, 4 * 2 * 2, 32)
-
-
-def test_the_plan_says_in_one_line_that_it_cannot_count_it_yet() -> None:
-    recipe = FinetuneRecipe(name="mine", classes=4, model=ClassifierSpec(encoder=MViTSpec()))
-    with pytest.raises(ValueError, match="mine: tubelet plan cannot count an encoder of kind mvit yet"):
-        make_plan(recipe, Question())

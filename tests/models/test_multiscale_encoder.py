@@ -127,6 +127,18 @@ def test_bf16_on_the_cpu_is_near_float32() -> None:
     assert all(value.grad is not None and value.grad.isfinite().all() for value in encoder.blocks.parameters())
 
 
+@pytest.mark.parametrize("widen_in", ["attention", "mlp"])
+def test_tokens_between_blocks_stay_in_float32_under_autocast(widen_in: str) -> None:
+    """As in a ViT: sums of many blocks would lose their small terms in bf16."""
+    encoder = build(MViTSpec.model_validate({**SPEC.model_dump(), "widen_in": widen_in}))
+    seen: list[torch.dtype] = []
+    for block in encoder.blocks:
+        block.register_forward_hook(lambda _module, inputs, output: seen.extend([inputs[0].dtype, output.dtype]))
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder(clips())
+    assert set(seen) == {torch.float32}
+
+
 def test_checkpointing_changes_neither_output_nor_gradient() -> None:
     found = []
     for checkpointing in (False, True):

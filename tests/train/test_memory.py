@@ -13,15 +13,16 @@ from tubelet.nn.attention import Attention
 from tubelet.nn.block import Block as BlockModule
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, override
 from tubelet.recipes import RECIPES
+from tubelet.train.blocks import Block
 from tubelet.train.device import autocast
 from tubelet.train.equipment import equipment
 from tubelet.train.holding import USABLE, Scales, share_out
 from tubelet.train.kernels import Site
 from tubelet.train.live import Live, attention_held
-from tubelet.train.memory import Memory, block_kept, fused_attention
+from tubelet.train.memory import Memory, fused_attention
 from tubelet.train.plan import count_parameters
 from tubelet.train.rehearsal import made_up_job
-from tubelet.train.shapes import Block, Recomputed
+from tubelet.train.shapes import Recomputed
 
 CPU = torch.device("cpu")
 SMALL = ("clip.size=96", "clip.frames=8", "model.encoder.depth=4", "run.batch_size=2", "run.threads=1")
@@ -87,14 +88,14 @@ def test_what_a_block_keeps_is_counted_exactly(tail: bool, layer_scale: float | 
         kept.pop(weight.untyped_storage()._cdata, None)
     kept.pop(result.untyped_storage()._cdata, None)
     block = Block(tokens, rows, width, 4 * width, heads, scaled=layer_scale is not None)
-    counted = 3 * (block_kept(block, 4) + fused_attention(block, 4).kept)
+    counted = 3 * (block.needs(4, on_cpu=True).kept + fused_attention(block.core, 4).kept)
     assert sum(kept.values()) == pytest.approx(counted, rel=0.01)
 
 
 def test_the_kernel_that_is_here_is_looked_at() -> None:
     block = Block(96, 64, 32, 128, 4)
-    fused = fused_attention(block, 4)
-    found = attention_held(Site(CPU, torch.float32), 4)(block, 4)
+    fused = fused_attention(block.core, 4)
+    found = attention_held(Site(CPU, torch.float32), 4)(block.core, 4)
     assert found.kept == pytest.approx(fused.kept, rel=0.01)
     assert found.backward <= fused.backward
 

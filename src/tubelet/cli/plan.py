@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tubelet.train.holding import Batch, Holding
     from tubelet.train.memory import Memory
     from tubelet.train.plan import Plan
+    from tubelet.types import Grid
 
 _GB: Final = 1e9
 
@@ -49,7 +50,8 @@ def plan(
 def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     """Name and text of each line."""
     clip = plan.recipe.clip
-    yield "recipe", f"{plan.recipe.name}: {clip.frames} frames of {clip.size} x {clip.size}"
+    frames = "an image" if clip.frames == 1 else f"{clip.frames} frames"
+    yield "recipe", f"{plan.recipe.name}: {frames} of {clip.size} x {clip.size}"
     parts = ", ".join(f"{name} {_millions(count)}" for name, count in plan.parameters.items() if name != "total")
     yield "parameters", f"{_millions(plan.parameters['total'])} ({parts})"
     yield "tokens", _tokens(plan)
@@ -70,10 +72,16 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _tokens(plan: Plan) -> str:
     grid, shapes = plan.shapes.grid, plan.shapes
-    text = f"{grid.t} x {grid.h} x {grid.w} = {grid.tokens:,}; the encoder sees {shapes.seen:,}"
+    text = f"{_sides(grid)}; the encoder sees {shapes.seen:,}"
+    if shapes.out_grid != grid:
+        text = f"{text} and gives {_sides(shapes.out_grid)}"
     if shapes.wanted and shapes.narrow is None:
         return f"{text}, with mask tokens for what is hidden; it predicts {shapes.wanted:,}"
     return f"{text}, the decoder predicts {shapes.wanted:,}" if shapes.wanted else text
+
+
+def _sides(grid: Grid) -> str:
+    return f"{grid.t} x {grid.h} x {grid.w} = {grid.tokens:,}"
 
 
 def _flops(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -180,7 +188,10 @@ def _as_json(plan: Plan) -> str:
     facts: dict[str, Any] = {
         "recipe": plan.recipe.name,
         "parameters": plan.parameters,
-        "tokens": {**plan.shapes.grid._asdict(), "seen": plan.shapes.seen, "wanted": plan.shapes.wanted},
+        "tokens": {
+            **plan.shapes.grid._asdict(),
+            **{"seen": plan.shapes.seen, "out": plan.shapes.out_grid.tokens, "wanted": plan.shapes.wanted},
+        },
         "flops": {
             **{name: getattr(plan.flops, name) for name in ("forward", "training", "executed")},
             "parts": [asdict(part) for part in plan.flops.parts],

@@ -77,6 +77,7 @@ class MViT(nn.Module):
     ) -> Float[Tensor, "B M {self.spec.width}"]:
         self._check(video)
         tokens: Tensor = self.patch_embed(self.normalise.video(video)).flatten(2).mT
+        tokens = tokens.to(self.patch_embed.weight.dtype)  # tokens stay in float32 under autocast, as in a ViT
         if hidden is not None:
             assert self.mask_token is not None
             tokens = torch.where(self._upsampled(hidden).unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)

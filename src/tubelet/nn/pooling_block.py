@@ -41,12 +41,12 @@ class PoolingBlock(nn.Module):
         """Tokens of the grid that attention goes out with, a class token in front staying in front."""
         normed = self.norm1(tokens)
         attended = self.attention(normed)
-        skip = self.proj(normed) if self.proj is not None and self.widens_in_attention else tokens
+        skip = self.proj(normed).to(tokens.dtype) if self.proj is not None and self.widens_in_attention else tokens
         pooling = self.attention.pooling
         tokens = pool_skip(skip, pooling.grid, pooling.q_stride) + self.drop_path(attended)
         normed = self.norm2(tokens)
         changed = self.mlp(normed)
-        skip = self.proj(normed) if self.proj is not None and self.widens_in_mlp else tokens
+        skip = self.proj(normed).to(tokens.dtype) if self.proj is not None and self.widens_in_mlp else tokens
         out: Tensor = skip + self.drop_path(changed)
         return out
 

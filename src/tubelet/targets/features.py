@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tubelet.targets.frozen import FrozenSpec, of_tokens, weighted_mean
-from tubelet.targets.pixels import weighted_squared_error
+from tubelet.targets.own import weighted_squared_error
 
 
 class Features(FrozenSpec):

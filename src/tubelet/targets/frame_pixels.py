@@ -9,15 +9,14 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from tubelet.nn.pixels import grid_of, take_cubes
-from tubelet.spec import Spec
-from tubelet.targets.pixels import weighted_squared_error
-from tubelet.types import Cube
+from tubelet.targets.own import OwnTarget
+from tubelet.types import ClipShape, Cube
 
 EPS: Final = 1e-6 * (255 * 0.225) ** 2
 """Added to the variance of pixels in 0..255: 1e-6 where pixels are over their deviation of 0.225."""
 
 
-class FramePixels(Spec):
+class FramePixels(OwnTarget):
     """Pixels of the first frame of a cube minus their mean, over their deviation (SlowFast `MaskMViT`, PRED_HOG off).
 
     Mean and unbiased variance are of all colours together, so a cube keeps its hue; 1e-6 is added to the variance.
@@ -39,8 +38,7 @@ class FramePixels(Spec):
             variance, mean = torch.var_mean(rows, dim=2, keepdim=True)
             return (rows - mean) / (variance + EPS).sqrt()
 
-    def loss(
-        self, prediction: Float[Tensor, "B K P"], target: Float[Tensor, "B K P"], weight: Float[Tensor, "B K"]
-    ) -> Float[Tensor, ""]:
-        """Squared error, mean over the numbers of a token and over tokens by weight."""
-        return weighted_squared_error(prediction, target, weight)
+    def passing_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
+        """As of any target; with the pixels, the same by row, less their mean, and the result."""
+        del clip, clips, on_cpu
+        return 16 * rows * self.width(cube)

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tubelet.spec import Spec
-from tubelet.types import Cube
+from tubelet.types import ClipShape, Cube
 
 
 class FrozenSpec(Spec):
@@ -40,6 +40,10 @@ class FrozenSpec(Spec):
     def rows(self, video: Num[Tensor, "B C T H W"], wanted: Int[Tensor, "B K"], cube: Cube) -> Num[Tensor, "B K ..."]:
         """ValueError: only its network knows."""
         self._unread(video, wanted, cube)
+
+    def passing_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
+        """ValueError: only its network knows."""
+        self._unread(clip, cube, rows, clips, on_cpu)
 
     def _unread(self, *unused: object) -> NoReturn:
         del unused
@@ -87,6 +91,11 @@ class Asked:
             self.network.to(video.device)
             self._device = video.device
         return self.spec.picked(self.network(video), wanted)
+
+    def passing_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
+        """Of the wanted rows and their normalised form; what the network itself needs is not known before it runs."""
+        del clip, cube, clips, on_cpu
+        return 8 * rows * self._width
 
     def loss(
         self, prediction: Float[Tensor, "B K P"], target: Num[Tensor, "B K ..."], weight: Float[Tensor, "B K"]

@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tubelet.nn.pixels import WORD_BYTES, grid_of
-from tubelet.spec import Spec
-from tubelet.targets.pixels import weighted_squared_error
-from tubelet.types import Cube, Grid
+from tubelet.targets.own import OwnTarget
+from tubelet.types import ClipShape, Cube, Grid
 
 EPS: Final = 1e-12
 """Smallest length that a histogram is divided by: a flat cell stays zero."""
@@ -32,6 +31,8 @@ CACHED_PIXELS: Final = 131_072
 """Values of pixels that a CPU core works on at once: four arrays of them stay in its cache."""
 GPU_PIXELS: Final = 16_777_216
 """Values that a GPU works on at once, at about 30 bytes each."""
+VOTE_BYTES: Final = 16
+"""Of a pixel that votes: four arrays of its gradients, vote, angle and bin are there at once."""
 LUMA: Final = (0.299, 0.587, 0.114)
 
 
@@ -45,7 +46,7 @@ class Gradients(NamedTuple):
     down: Num[Tensor, "B C T H W"]
 
 
-class Hog(Spec):
+class Hog(OwnTarget):
     """Histograms of oriented gradients of the cells of a token (arXiv:2112.09133, section 3.2).
 
     A pixel votes with the length of its Sobel gradient for one of `bins` unsigned directions; votes are summed over
@@ -103,11 +104,21 @@ class Hog(Spec):
             bins=self.bins, r=cube.height // self.cell, s=cube.width // self.cell,
         )  # fmt: skip
 
-    def loss(
-        self, prediction: Float[Tensor, "B K P"], target: Float[Tensor, "B K P"], weight: Float[Tensor, "B K"]
-    ) -> Float[Tensor, ""]:
-        """Squared error, mean over the numbers of a token and over tokens by weight."""
-        return weighted_squared_error(prediction, target, weight)
+    def passing_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
+        """Most bytes that `rows` holds at once for so many clips with so many wanted tokens in all, result included.
+
+        That is while gradients are taken, or while cells vote, or where histograms are put in rows.
+        """
+        frames = clip.frames if self.frames == "all" else -(-clip.frames // cube.frames)
+        colours = 3 if self.colours == "rgb" else 1
+        values = clips * frames * colours * clip.size**2
+        number = 2 if self.colours == "rgb" else 4
+        taken = rows * (cube.frames if self.frames == "all" else 1) * colours * cube.height * cube.width
+        lines = 8 * taken // self.cell
+        at_once = CACHED_PIXELS * torch.get_num_threads() if on_cpu else GPU_PIXELS
+        votes = 4 * rows * self.width(cube)
+        held = 2 * number * values + lines + (4 * values if self.colours == "grey" else 0)
+        return held + max(3 * number * values, votes + VOTE_BYTES * min(at_once, taken), 3 * votes)
 
     def _frames_of(self, video: Num[Tensor, "B C T H W"], cube: Cube) -> Num[Tensor, "B C _ H W"]:
         """The frames that have histograms; a view."""

@@ -15,7 +15,7 @@ from tubelet.targets.hog import Hog
 from tubelet.targets.pixels import NormalisedPixels, Pixels
 from tubelet.targets.pseudo_labels import PseudoLabels
 from tubelet.targets.tokens import Tokens
-from tubelet.types import Cube
+from tubelet.types import ClipShape, Cube
 
 TargetSpec = Annotated[
     NormalisedPixels | Pixels | FramePixels | Hog | Features | PseudoLabels | Tokens,
@@ -38,6 +38,9 @@ class Target(Protocol):
 
     def rows(self, video: Num[Tensor, "B C T H W"], wanted: Int[Tensor, "B K"], cube: Cube) -> Num[Tensor, "B K ..."]:
         """Targets of the wanted tokens; no gradient. `video` is uint8 or float in 0..255."""
+
+    def passing_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
+        """Most bytes that `rows` holds at once for so many clips with so many wanted tokens in all, result included."""
 
     def loss(
         self, prediction: Float[Tensor, "B K P"], target: Num[Tensor, "B K ..."], weight: Float[Tensor, "B K"]

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from tubelet.nn.pixels import take_cubes
-from tubelet.spec import Spec
+from tubelet.targets.own import OwnTarget
 from tubelet.types import Cube
 
 EPS: Final = 255e-6  # 1e-6 for pixels in 0..1
@@ -25,7 +25,7 @@ class Statistics(NamedTuple):
     deviation: Float[Tensor, "B K C 1"]
 
 
-class NormalisedPixels(Spec):
+class NormalisedPixels(OwnTarget):
     """Pixels of a cube minus their mean, over their deviation, per colour (arXiv:2203.12602, section 3.1).
 
     Unbiased variance, 1e-6 added to the deviation, not to the variance, of pixels in 0..1 (V1
@@ -45,14 +45,8 @@ class NormalisedPixels(Spec):
             mean, deviation = statistics(pixels)
             return as_rows(pixels.sub_(mean).div_(deviation + EPS))
 
-    def loss(
-        self, prediction: Float[Tensor, "B K P"], target: Float[Tensor, "B K P"], weight: Float[Tensor, "B K"]
-    ) -> Float[Tensor, ""]:
-        """Squared error, mean over the numbers of a token and over tokens by weight."""
-        return weighted_squared_error(prediction, target, weight)
 
-
-class Pixels(Spec):
+class Pixels(OwnTarget):
     """Pixels as they are, in 0..1 (VideoMAE with `normlize_target` off)."""
 
     kind: Literal["pixels"] = "pixels"
@@ -65,12 +59,6 @@ class Pixels(Spec):
         """Targets of the wanted tokens, float32 under autocast too. `video` is uint8 or float in 0..255."""
         with torch.no_grad():
             return as_rows(colours(video, wanted, cube).div_(255.0))
-
-    def loss(
-        self, prediction: Float[Tensor, "B K P"], target: Float[Tensor, "B K P"], weight: Float[Tensor, "B K"]
-    ) -> Float[Tensor, ""]:
-        """Squared error, mean over the numbers of a token and over tokens by weight."""
-        return weighted_squared_error(prediction, target, weight)
 
 
 def colours(video: Num[Tensor, "B C T H W"], wanted: Int[Tensor, "B K"], cube: Cube) -> Float[Tensor, "B K C pixels"]:
@@ -105,11 +93,3 @@ def to_cubes(pixels: Float[Tensor, "B K C pixels"], cube: Cube) -> Float[Tensor,
     """For pictures: `tubelet.nn.pixels.join_cubes` takes these."""
     cubes: Tensor = pixels.unflatten(3, tuple(cube))
     return cubes
-
-
-def weighted_squared_error(
-    prediction: Float[Tensor, "B K P"], target: Float[Tensor, "B K P"], weight: Float[Tensor, "B K"]
-) -> Float[Tensor, ""]:
-    """Mean over P, then over the tokens of the batch by weight; in float32 under autocast too."""
-    error = (prediction.float() - target).square().mean(-1)
-    return (error * weight).sum() / weight.sum()

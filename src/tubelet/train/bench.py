@@ -10,11 +10,14 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import singledispatch
 from typing import Final
 
 import torch
 
+from tubelet.models.mvit_spec import MViTSpec
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.train.blocks import AnyBlock, Block
 from tubelet.train.device import autocast
 from tubelet.train.kernels import (
     AttentionOf,
@@ -29,10 +32,14 @@ from tubelet.train.kernels import (
     Site,
     tried_clips,
 )
-from tubelet.train.shapes import Block, Layout
+from tubelet.train.pooled_blocks import PooledBlock
+from tubelet.train.pooled_kernels import Overlapping, PooledBlockOf
+from tubelet.train.shapes import Layout
 from tubelet.weights.targets import planned_target
 
 TRIES: Final = 5
+LONGEST: Final = 5.0
+"""Seconds after which a kernel is tried no more; once after the warm-up it always is."""
 UPDATE_NUMBERS: Final = 2**22
 
 Recipe = PretrainRecipe | FinetuneRecipe
@@ -75,32 +82,57 @@ def step_seconds(
 
 def runs(recipe: Recipe, shapes: Layout) -> Iterator[Run]:
     """All kernels of a piece."""
-    cube = recipe.model.encoder.cube
-    yield Run("patch embedding", Patches(recipe.clip, cube, shapes.seen), backward=0)
-    yield Run("patch embedding", LinearMap(shapes.embed, normed=True))
+    yield from _embedding(recipe, shapes)
     for number, block in enumerate(shapes.encoder):
-        yield from _block("encoder", block, again=number < shapes.recomputed.encoder)
+        yield from block_runs(block, "encoder", number < shapes.recomputed.encoder)
     if isinstance(recipe, PretrainRecipe):
-        yield Run("encoder", Norm(shapes.seen, recipe.model.encoder.width))
+        yield Run("encoder", Norm(shapes.out_grid.tokens if shapes.narrow is None else shapes.seen, _out_width(recipe)))
         if shapes.narrow is not None:
             yield Run("decoder", LinearMap(shapes.narrow, normed=True))
             yield Run("decoder", Sequence(shapes.seen, shapes.wanted, shapes.narrow.outputs))
             for number, block in enumerate(shapes.decoder):
-                yield from _block("decoder", block, again=number < shapes.recomputed.decoder)
+                yield from block_runs(block, "decoder", number < shapes.recomputed.decoder)
             yield Run("head and loss", Norm(shapes.wanted, shapes.narrow.outputs))
         yield Run("head and loss", LinearMap(shapes.head, normed=True))
-        yield Run("head and loss", Loss(planned_target(recipe), recipe.clip, cube, shapes.wanted))
+        yield Run("head and loss", Loss(planned_target(recipe), recipe.clip, recipe.model.encoder.cube, shapes.wanted))
     else:
         yield Run("head and loss", LinearMap(shapes.head, normed=True))
 
 
-def _block(part: str, block: Block, *, again: bool) -> Iterator[Run]:
+def _embedding(recipe: Recipe, shapes: Layout) -> Iterator[Run]:
+    encoder = recipe.model.encoder
+    if isinstance(encoder, MViTSpec):
+        yield Run("patch embedding", Overlapping(encoder, recipe.clip, masked=isinstance(recipe, PretrainRecipe)))
+        return
+    yield Run("patch embedding", Patches(recipe.clip, encoder.cube, shapes.seen), backward=0)
+    yield Run("patch embedding", LinearMap(shapes.embed, normed=True))
+
+
+def _out_width(recipe: Recipe) -> int:
+    encoder = recipe.model.encoder
+    return encoder.out_width if isinstance(encoder, MViTSpec) else encoder.width
+
+
+@singledispatch
+def block_runs(block: AnyBlock, part: str, again: bool) -> Iterator[Run]:  # noqa: ARG001
+    """Kernels of a block of a part; `again`: it is recomputed."""
+    raise AssertionError(f"no kernels for {type(block).__name__}")
+
+
+@block_runs.register
+def _(block: PooledBlock, part: str, again: bool) -> Iterator[Run]:
+    """In one: its many small kernels share tensors in caches, and convolutions bring them in an order of their own."""
+    yield Run(part, PooledBlockOf(block), forward=2 if again else 1)
+
+
+@block_runs.register
+def _(block: Block, part: str, again: bool) -> Iterator[Run]:
     *asking, projection, widen, shrink = block.linears
     residual = Residual(block.rows, block.width, scaled=block.scaled, dropped=block.dropped)
     kernels: list[Kernel] = [
         Norm(block.tokens, block.width),
         *(LinearMap(one, normed=True) for one in asking),
-        AttentionOf(block),
+        AttentionOf(block.core),
         LinearMap(projection, normed=False),
         residual,
         Norm(block.rows, block.width),
@@ -118,8 +150,9 @@ def kernel_seconds(kernel: Kernel, site: Site, clips: int) -> Seconds:
     """Medians of a few tries after one to warm up, for `clips` clips."""
     tried = tried_clips(kernel, clips)
     trial = kernel.build(site, tried)
-    found = []
-    for _ in range(1 + TRIES):
+    found: list[tuple[float, float]] = []
+    begun = time.perf_counter()
+    while len(found) < 2 or (len(found) <= TRIES and time.perf_counter() - begun < LONGEST):
         for leaf in trial.leaves:
             leaf.grad = None
         started = _now(site)

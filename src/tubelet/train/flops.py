@@ -12,7 +12,8 @@ the average of weights are below a hundredth of the products.
     head              2*K*d*P, or 2*D*classes
 
 T tokens that a block reads, R rows that go on, D and M its width and hidden width; S tokens that the encoder sees (all
-of them in fine-tuning), K that the decoder predicts, d its width, P numbers of a cube.
+of them in fine-tuning), K that the decoder predicts, d its width, P numbers of a cube. Blocks with pooling attention
+are counted in `tubelet.train.pooled_blocks`; a patch embedding whose cubes overlap has P numbers under its kernel.
 
 Backward is twice the forward: a product for the gradient of the input, one for that of the matrix. The patch embedding
 needs only the second, for nothing before it learns. With `checkpointing` blocks run forward again, up to the last
@@ -24,7 +25,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tubelet.train.shapes import Block, Layout, Linear
+from tubelet.train.blocks import AnyBlock
+from tubelet.train.shapes import Layout
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,9 @@ class Flops:
 
 def count_flops(shapes: Layout) -> Flops:
     """FLOPs of training on one clip, part by part."""
-    embed, head = linear_flops(shapes.embed), linear_flops(shapes.head)
+    embed, head = shapes.embed.flops, shapes.head.flops
     encoder = blocks_flops(shapes.encoder)
-    decoder = blocks_flops(shapes.decoder) + (0 if shapes.narrow is None else linear_flops(shapes.narrow))
+    decoder = blocks_flops(shapes.decoder) + (0 if shapes.narrow is None else shapes.narrow.flops)
     parts = (
         Part("patch embedding", embed, embed),
         Part("encoder", encoder, 2 * encoder, recomputed_flops(shapes.encoder[: shapes.recomputed.encoder])),
@@ -73,23 +75,11 @@ def count_flops(shapes: Layout) -> Flops:
     return Flops(tuple(part for part in parts if part.forward))
 
 
-def linear_flops(linear: Linear) -> int:
+def blocks_flops(blocks: Iterable[AnyBlock]) -> int:
     """Forward, one clip."""
-    return 2 * linear.rows * linear.inputs * linear.outputs
+    return sum(block.mixing_flops + sum(one.flops for one in block.linears) for block in blocks)
 
 
-def attention_flops(block: Block) -> int:
-    """Forward, one clip, without the four linear maps."""
-    return 4 * block.rows * block.tokens * block.width
-
-
-def blocks_flops(blocks: Iterable[Block]) -> int:
-    """Forward, one clip."""
-    return sum(attention_flops(block) + sum(linear_flops(one) for one in block.linears) for block in blocks)
-
-
-def recomputed_flops(blocks: Iterable[Block]) -> int:
+def recomputed_flops(blocks: Iterable[AnyBlock]) -> int:
     """Of checkpointed blocks, one clip."""
-    return sum(
-        blocks_flops([block]) - (0 if block.recomputes_all else linear_flops(block.linears[-1])) for block in blocks
-    )
+    return sum(blocks_flops([block]) - (0 if block.recomputes_all else block.linears[-1].flops) for block in blocks)

@@ -78,6 +78,7 @@ class Scales:
             number=equipment.number,
             average=tuned is not None and tuned.ema is not None,
             blended=tuned is not None and tuned.mixing.mixup > 0,
+            on_cpu=not equipment.on_gpu,
             attention=fused_attention if site is None else attention_held(site, batch.clips_per_piece),
         )
 

@@ -10,11 +10,12 @@ import torch
 from tubelet.data.dataset import Loaded
 from tubelet.train.device import pick_device, pick_precision
 from tubelet.train.distributed import place
+from tubelet.train.flops import count_flops
 from tubelet.train.job import Job
 from tubelet.train.log import RunLog
-from tubelet.train.multiscale_flops import clip_flops
 from tubelet.train.pace import Gauge, Pace
 from tubelet.train.peaks import peak_flops
+from tubelet.train.shapes import layout
 from tubelet.train.skips import Skips
 from tubelet.train.tally import Taken, Tally
 from tubelet.train.watch import StepReport, Watch
@@ -114,7 +115,7 @@ def _gauge(job: Job) -> Gauge:
     run = job.recipe.run
     device = pick_device(run)
     return Gauge(
-        clip_flops=float(clip_flops(job.recipe).training),
+        clip_flops=float(count_flops(layout(job.recipe)).training),
         devices=place().world,
         peak=peak_flops(device, pick_precision(run, device)),
     )

@@ -17,7 +17,7 @@ from tubelet.nn.attention import attend
 from tubelet.nn.pixels import Normalise, all_cubes, take_cubes
 from tubelet.nn.position import take_rows
 from tubelet.targets.kinds import Target
-from tubelet.train import shapes
+from tubelet.train import blocks
 from tubelet.types import ClipShape, Cube
 
 PRODUCTS_A_NUMBER: Final = 500
@@ -67,7 +67,7 @@ class LinearMap:
     A matrix of a step comes from memory, so the trial walks over several; a cache would be too quick.
     """
 
-    linear: shapes.Linear
+    linear: blocks.Linear
     normed: bool
 
     @property
@@ -88,23 +88,23 @@ class LinearMap:
 class AttentionOf:
     """What lies between the linear maps of a block's attention, by the kernel that `tubelet.nn.attention` chooses."""
 
-    block: shapes.Block
+    core: blocks.Core
 
     @property
     def cost(self) -> float:
-        return 2 * self.block.rows * self.block.tokens * self.block.width / PRODUCTS_A_NUMBER
+        return 2 * self.core.rows * self.core.tokens * self.core.width / PRODUCTS_A_NUMBER
 
     def build(self, site: Site, clips: int) -> Trial:
-        block, precision = self.block, site.precision
-        asks = site.leaf(clips, block.rows, block.width, dtype=precision)
-        known = site.leaf(clips, block.tokens, 2 * block.width, dtype=precision)
+        core, precision = self.core, site.precision
+        asks = site.leaf(clips, core.rows, core.width, dtype=precision)
+        known = site.leaf(clips, core.tokens, 2 * core.width, dtype=precision)
 
         return Trial(lambda: self.mix(asks, known), (asks, known))
 
     def mix(self, asks: Tensor, known: Tensor) -> Tensor:
         """Queries, and keys beside values, to what the projection reads."""
         parts = (asks, *known.chunk(2, dim=-1))
-        q, k, v = (x.unflatten(-1, (self.block.heads, -1)).transpose(1, 2) for x in parts)
+        q, k, v = (x.unflatten(-1, (self.core.heads, -1)).transpose(1, 2) for x in parts)
         return attend(q, k, v).transpose(1, 2).flatten(2)
 
 
@@ -204,7 +204,7 @@ class Patches:
         return 3.0 * self.seen * self.cube.frames * self.cube.height * self.cube.width
 
     def build(self, site: Site, clips: int) -> Trial:
-        video, index = _video(self.clip, site, clips), _index(self.seen, site, clips)
+        video, index = made_up_video(self.clip, site, clips), _index(self.seen, site, clips)
         normalise, is_all = Normalise().to(site.device), self.seen == self.clip.grid(self.cube).tokens
 
         def forward() -> Tensor:
@@ -229,7 +229,7 @@ class Loss:
         return 4.0 * self.wanted * self.target.width(self.cube)
 
     def build(self, site: Site, clips: int) -> Trial:
-        video, index = _video(self.clip, site, clips), _index(self.wanted, site, clips)
+        video, index = made_up_video(self.clip, site, clips), _index(self.wanted, site, clips)
         predictions = site.leaf(clips, self.wanted, self.target.width(self.cube), dtype=site.precision)
         weight = torch.ones(clips, self.wanted, device=site.device)
 
@@ -244,7 +244,8 @@ def tried_clips(kernel: Kernel, clips: int) -> int:
     return max(1, min(clips, int(TRY_COST / max(kernel.cost, 1.0))))
 
 
-def _video(clip: ClipShape, site: Site, clips: int) -> Tensor:
+def made_up_video(clip: ClipShape, site: Site, clips: int) -> Tensor:
+    """Bytes of some clips, none of them drawn."""
     shape = (clips, 3, clip.frames, clip.size, clip.size)
     values = torch.arange(torch.Size(shape).numel(), device=site.device) % 251
     return values.to(torch.uint8).view(shape)

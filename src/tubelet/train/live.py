@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tubelet.train.blocks import Core
 from tubelet.train.device import autocast
 from tubelet.train.kernels import AttentionOf, Site, tried_clips
 from tubelet.train.memory import Held
-from tubelet.train.shapes import Block
 
 
 class Live(TorchDispatchMode):
@@ -46,29 +46,29 @@ class Live(TorchDispatchMode):
         self.now -= count
 
 
-def attention_held(site: Site, clips: int) -> Callable[[Block, int], Held]:
+def attention_held(site: Site, clips: int) -> Callable[[Core, int], Held]:
     """How much the kernel that attention takes here holds: run on some of `clips` clips and looked at."""
-    known: dict[Block, Held] = {}
+    known: dict[Core, Held] = {}
 
-    def held(block: Block, number: int) -> Held:  # noqa: ARG001  the site knows its numbers
-        if block not in known:
-            known[block] = _held(block, site, clips)
-        return known[block]
+    def held(core: Core, number: int) -> Held:  # noqa: ARG001  the site knows its numbers
+        if core not in known:
+            known[core] = _held(core, site, clips)
+        return known[core]
 
     return held
 
 
-def _held(block: Block, site: Site, clips: int) -> Held:
+def _held(core: Core, site: Site, clips: int) -> Held:
     """From some clips and from twice as many: buffers that the kernel has once do not grow with clips."""
-    few = max(1, tried_clips(AttentionOf(block), clips) // 2)
-    (kept, backward), (_, more) = (_look(block, site, count) for count in (few, 2 * few))
+    few = max(1, tried_clips(AttentionOf(core), clips) // 2)
+    (kept, backward), (_, more) = (_look(core, site, count) for count in (few, 2 * few))
     each = max(more - backward, 0) // few
     return Held(kept // few, each, fixed=max(backward - few * each, 0))
 
 
-def _look(block: Block, site: Site, clips: int) -> tuple[int, int]:
+def _look(core: Core, site: Site, clips: int) -> tuple[int, int]:
     """Bytes kept for backward, and the most that backward needs on top."""
-    attention = AttentionOf(block)
+    attention = AttentionOf(core)
     leaves = attention.build(site, clips).leaves
     with Live() as live, autocast(site.device, site.precision):
         result = attention.mix(*(leaf * 1 for leaf in leaves))  # products, for a kernel may let go of what it is given

@@ -19,10 +19,12 @@ What backward needs is kept since forward: activations. For each clip, with `a` 
     loss              4*K*P
 
 Letters as in `tubelet.train.flops`. With T = R and M = 4*D a block keeps 36*D bytes a token in bf16, 64*D in fp32.
+Blocks with pooling attention are in `tubelet.train.pooled_blocks`.
 
-The peak is the largest of: the end of forward (with target, prediction, squares: K*P*(8 + a)), backward of the loss
-(16*K*P more), each block of backward (what is still kept, gradients so far, what the block itself needs), the
-update (all gradients). Where the kernel of attention is at hand, what it holds is measured (`tubelet.train.live`).
+The peak is the largest of: the making of targets (a target's `passing_bytes`, with the prediction), the end of forward
+(with target, prediction, squares: K*P*(8 + a)), backward of the loss (16*K*P more), each block of backward (what is
+still kept, gradients so far, what the block itself needs), the update (all gradients). Where the kernel of attention
+is at hand, what it holds is measured (`tubelet.train.live`).
 """
 
 from __future__ import annotations
@@ -30,12 +32,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tubelet.train.shapes import Block, Layout, Linear
+from tubelet.train.blocks import NORM_BYTES, AnyBlock, Core, Linear
+from tubelet.train.shapes import Layout
 
 PARAMETER_BYTES = 4
 ADAMW_BYTES = 8
-NORM_BYTES = 8
-"""Mean and deviation that a norm keeps for each row."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,14 @@ class Held:
     fixed: int = 0
 
 
-AttentionBytes = Callable[[Block, int], Held]
-"""Of a block, and the bytes of a number in the precision of the run."""
+AttentionBytes = Callable[[Core, int], Held]
+"""Of attention, and the bytes of a number in the precision of the run."""
 
 
-def fused_attention(block: Block, number: int) -> Held:
+def fused_attention(core: Core, number: int) -> Held:
     """A kernel that keeps queries, keys, values, its result and log-sums, never the weights (arXiv:2205.14135)."""
-    asked = (2 * block.tokens + block.rows) * block.width * number
-    return Held(asked + block.rows * block.width * number + 4 * block.rows * block.heads, 2 * asked)
+    asked = (2 * core.tokens + core.rows) * core.width * number
+    return Held(asked + core.rows * core.width * number + 4 * core.rows * core.heads, 2 * asked)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Setting:
     """How a step runs on one device: `clips` of a piece, `loaded` clips of all its pieces, bytes of a `number`.
 
     `gradients_stay`: they are there during forward, because pieces add up or DDP keeps its buckets. `shards`: devices
-    that share weights, gradients and optimiser (FSDP); 1 is all of them whole on each.
+    that share weights, gradients and optimiser (FSDP); 1 is all of them whole on each. `on_cpu`: norms and pooling
+    convolutions keep other numbers there.
     """
 
     clips: int
@@ -72,6 +74,7 @@ class Setting:
     blended: bool = False
     gradients_stay: bool = False
     shards: int = 1
+    on_cpu: bool = False
     attention: AttentionBytes = fused_attention
 
 
@@ -164,13 +167,12 @@ def _gathered(stages: list[_Stage], setting: Setting) -> int:
 def _stages(shapes: Layout, setting: Setting) -> Iterator[_Stage]:
     clips, number = setting.clips, setting.number
     blended = clips * 4 * shapes.clip_bytes if setting.blended else 0  # mixup makes floats of bytes
-    patches = shapes.embed.rows * shapes.embed.inputs
     yield _Stage(
         "patch embedding",
-        kept=clips * number * patches,
-        parameters=_size(shapes.embed),
+        kept=clips * number * shapes.read,
+        parameters=shapes.embed.parameters,
         copies=_copies(number, shapes.embed),
-        forward=2 * blended + clips * 4 * patches,
+        forward=2 * blended + clips * 4 * shapes.read,
     )
     for number, block in enumerate(shapes.encoder):
         again = number < shapes.recomputed.encoder
@@ -181,68 +183,53 @@ def _stages(shapes: Layout, setting: Setting) -> Iterator[_Stage]:
 def _decoder(shapes: Layout, setting: Setting) -> Iterator[_Stage]:
     clips, number, head = setting.clips, setting.number, shapes.head
     if shapes.wanted == 0:
-        yield _Stage("head", 0, _size(head), _copies(number, head))
+        yield _Stage("head", 0, head.parameters, _copies(number, head))
         return
     narrow = shapes.narrow
     if narrow is not None:
         kept = narrow.rows * (narrow.inputs * (4 + number) + NORM_BYTES)
-        yield _Stage("decoder", clips * kept, _size(narrow), _copies(number, narrow))
+        yield _Stage("decoder", clips * kept, narrow.parameters, _copies(number, narrow))
     for number, block in enumerate(shapes.decoder):
         yield _block_stage("decoder", block, setting, recomputed=number < shapes.recomputed.decoder)
     scores = clips * head.rows * head.outputs
+    kept = clips * (shapes.normed * (4 * head.inputs + NORM_BYTES) + head.rows * head.inputs * number)
+    if shapes.aim is not None:
+        making = shapes.aim.passing_bytes(clips, on_cpu=setting.on_cpu)
+        yield _Stage("target", 0, 0, 0, forward=kept + number * scores + making)
     yield _Stage(
         "head and loss",
-        kept=clips * head.rows * (head.inputs * (4 + number) + NORM_BYTES) + 4 * scores,
-        parameters=_size(head),
+        kept=kept + 4 * scores,
+        parameters=head.parameters,
         copies=_copies(number, head),
         forward=(8 + number) * scores,
         backward=16 * scores,
     )
 
 
-def _block_stage(name: str, block: Block, setting: Setting, *, recomputed: bool, beside: int = 0) -> _Stage:
+def _block_stage(name: str, block: AnyBlock, setting: Setting, *, recomputed: bool, beside: int = 0) -> _Stage:
     """`beside` are bytes that wait during forward.
 
     Backward comes to attention when the MLP has let go of what it kept, and has made its gradients.
     """
-    clips, number, rows = setting.clips, setting.number, block.rows * block.width
-    core = setting.attention(block, number)
-    whole = block_kept(block, number) + core.kept
-    kept = 4 * block.tokens * block.width if recomputed else whole
+    clips, number = setting.clips, setting.number
+    core, needs = setting.attention(block.core, number), block.needs(number, on_cpu=setting.on_cpu)
+    whole = needs.kept + core.kept
+    kept = needs.entered if recomputed else whole
     copies, largest = _copies(number, *block.linears), max(_copies(number, one) for one in block.linears)
-    mlp = clips * (rows * (4 + number) + 2 * number * block.rows * block.hidden)
-    attention = clips * (4 * rows + core.backward - _mlp_kept(block, number)) + core.fixed
-    sizes = [_size(one) for one in block.linears]
+    mlp = clips * needs.mlp + PARAMETER_BYTES * block.linears[-1].parameters
+    attention = max(clips * (needs.attention + core.backward - needs.mlp_kept) + core.fixed, clips * needs.inputs)
     return _Stage(
         name,
         kept=clips * kept,
-        parameters=sum(sizes) + 4 * block.width,
+        parameters=block.parameters,
         copies=0 if recomputed else copies,
         recomputed=clips * (whole - kept) + copies if recomputed else 0,
-        forward=clips * rows * (4 + 2 * number) + beside + (largest if recomputed else 0),
-        backward=max(mlp + PARAMETER_BYTES * sizes[-1], attention + PARAMETER_BYTES * sum(sizes)),
+        forward=clips * needs.forward + beside + (largest if recomputed else 0),
+        backward=max(mlp, attention + PARAMETER_BYTES * sum(one.parameters for one in block.linears)),
         is_block=True,
     )
 
 
-def block_kept(block: Block, number: int) -> int:
-    """Bytes that a block keeps for one clip, without those of attention itself."""
-    tokens, rows = block.tokens * block.width, block.rows * block.width
-    again = rows * number if block.rows < block.tokens else 0
-    scaled = rows * number if block.scaled else 0
-    return tokens * (4 + number) + again + NORM_BYTES * block.tokens + scaled + _mlp_kept(block, number)
-
-
-def _mlp_kept(block: Block, number: int) -> int:
-    rows, hidden = block.rows * block.width, block.rows * block.hidden
-    scaled = rows * number if block.scaled else 0
-    return rows * (4 + number) + 2 * hidden * number + NORM_BYTES * block.rows + scaled
-
-
-def _size(linear: Linear) -> int:
-    return linear.inputs * linear.outputs + linear.outputs
-
-
 def _copies(number: int, *linears: Linear) -> int:
     """bf16 copies of fp32 matrices."""
-    return 0 if number == 4 else number * sum(_size(linear) for linear in linears)
+    return 0 if number == 4 else number * sum(linear.parameters for linear in linears)

@@ -7,6 +7,7 @@ keeps pieces for later, which is quicker and takes up to a third more.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -16,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +27,9 @@ from tubelet.data.dataset import MaskDraw, Sample
 from tubelet.masks import Tube
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import Finetuning
+from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
+from tubelet.models.mvit_spec import MViTSpec, Stage
 from tubelet.models.vit import ViTSpec
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, parse_recipe, to_yaml
 from tubelet.rng import generator, step_rng
@@ -48,6 +50,11 @@ MEMORY_STEPS: Final = 2
 """The second has all states of the optimiser."""
 _RESULT: Final = "measured.json"
 
+_TINY_VIT: Final = MaskedAutoencoderSpec(
+    encoder=ViTSpec(width=64, depth=2, heads=2, patch=8), decoder=DecoderSpec(width=64, depth=2, heads=2)
+)
+_TINY_MVIT: Final = MViTSpec(width=32, depth=3, stages=(Stage(start=1), Stage(start=2)), kv_stride=(1, 4, 4))
+
 Recipe = PretrainRecipe | FinetuneRecipe
 
 
@@ -56,8 +63,8 @@ class Rehearsed:
     """Median `seconds` of a step after the first, without waiting for data; bytes at the peak of a step.
 
     `loose_peak_bytes` is the peak with the allocator as it comes, which keeps pieces for later. `runtime_bytes` were
-    taken before: Python, PyTorch and its kernels, after steps of a tiny model. On a GPU they are not known, and both
-    peaks are of the tensors that PyTorch has handed out.
+    there before, after steps of a tiny model, or stay behind: Python, PyTorch and its kernels. On a GPU they are not
+    known, and both peaks are of the tensors that PyTorch has handed out.
     """
 
     seconds: float
@@ -66,17 +73,32 @@ class Rehearsed:
     runtime_bytes: int
 
 
+@dataclass(frozen=True)
+class _Found:
+    """In one process: median seconds of a step; bytes resident before the steps, at their peak, when all is gone."""
+
+    seconds: float
+    before: int
+    peak: int
+    after: int
+
+
 def rehearse(recipe: Recipe, *, steps: int) -> Rehearsed:
-    """Take `steps` steps after a first one. ValueError where they fail, with the last line of what was said."""
+    """Take `steps` steps after a first one. ValueError where they fail, with the last line of what was said.
+
+    What stays of them when their tensors are gone are kernels that were compiled for their shapes.
+    """
     on_gpu = pick_device(recipe.run).type == "cuda"
     timed = _in_process(recipe, 1 + steps, {})
     if on_gpu:
-        return timed
+        return Rehearsed(timed.seconds, timed.peak, timed.peak, 0)
     weighed = _in_process(recipe, MEMORY_STEPS, GIVES_BACK)
-    return replaced(weighed, seconds=timed.seconds, loose_peak_bytes=timed.peak_bytes)
+    runtime = max(weighed.before, weighed.after)
+    loose = timed.peak - timed.before - (runtime - weighed.before)
+    return Rehearsed(timed.seconds, weighed.peak - runtime, loose, runtime)
 
 
-def _in_process(recipe: Recipe, steps: int, settings: dict[str, str]) -> Rehearsed:
+def _in_process(recipe: Recipe, steps: int, settings: dict[str, str]) -> _Found:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "recipe.yaml").write_text(to_yaml(recipe))
         command = [sys.executable, "-m", "tubelet.train.rehearsal", folder, str(steps)]
@@ -85,7 +107,7 @@ def _in_process(recipe: Recipe, steps: int, settings: dict[str, str]) -> Rehears
         if done.returncode or not result.exists():
             said = done.stderr.strip().splitlines() or ["it was killed, perhaps for want of memory"]
             raise ValueError(f"{recipe.name}: the steps to measure failed ({said[-1]}); --steps 0 leaves them out")
-        return Rehearsed(**json.loads(result.read_text()))
+        return _Found(**json.loads(result.read_text()))
 
 
 class _Enough(Exception):  # noqa: N818  no error
@@ -194,9 +216,7 @@ def _tiny(recipe: Recipe) -> PretrainRecipe:
     return PretrainRecipe(
         name="warm",
         clip=ClipShape(frames=16, size=64),
-        model=MaskedAutoencoderSpec(
-            encoder=ViTSpec(width=64, depth=2, heads=2, patch=8), decoder=DecoderSpec(width=64, depth=2, heads=2)
-        ),
+        model=MaskedPredictorSpec(encoder=_TINY_MVIT) if isinstance(recipe.model.encoder, MViTSpec) else _TINY_VIT,
         mask=Tube(ratio=0.5),
         run=replace(recipe.run, batch_size=2, accumulate=1),
     )
@@ -223,14 +243,15 @@ def main() -> None:
     folder, steps = Path(sys.argv[1]), int(sys.argv[2])
     recipe = parse_recipe((folder / "recipe.yaml").read_text(), "recipe")
     _take(_tiny(recipe), 2)
-    runtime = resident_bytes(peak=False)
+    gc.collect()
+    before = resident_bytes(peak=False)
     forget_peak()
-    seconds = _take(recipe, steps)
+    seconds = float(np.median(_take(recipe, steps)[1:]))
+    peak = resident_bytes(peak=True)
     if pick_device(recipe.run).type == "cuda":
-        runtime, peak = 0, torch.cuda.max_memory_allocated()
-    else:
-        peak = resident_bytes(peak=True) - runtime
-    found = Rehearsed(float(np.median(seconds[1:])), peak, peak, runtime)
+        peak = torch.cuda.max_memory_allocated()
+    gc.collect()
+    found = _Found(seconds, before, peak, resident_bytes(peak=False))
     (folder / _RESULT).write_text(json.dumps(asdict(found)))
 
 

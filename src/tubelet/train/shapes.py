@@ -2,64 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
-from tubelet.models.mvit_spec import MViTSpec
+from tubelet.models.mvit_spec import MViTSpec, block_shapes
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.drop_path import drop_path_rates
 from tubelet.nn.recompute import recomputed_blocks
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.rng import generator
-from tubelet.types import Grid
+from tubelet.targets.kinds import Target
+from tubelet.train.blocks import AnyBlock, Block, Linear
+from tubelet.train.pooled_blocks import pooled_blocks
+from tubelet.types import ClipShape, Cube, Grid
 from tubelet.weights.targets import planned_target
 
-UNKNOWN_CLASSES = 400
+COLOURS: Final = 3
+UNKNOWN_CLASSES: Final = 400
 """Classes of a fine-tuning recipe that leaves them to its labels: as Kinetics-400. They hardly matter."""
-
-
-class Linear(NamedTuple):
-    """`rows` vectors of a clip through a matrix. `first`: nothing before it learns, so its input has no gradient."""
-
-    rows: int
-    inputs: int
-    outputs: int
-    first: bool = False
-
-
-@dataclass(frozen=True)
-class Block:
-    """A transformer block that reads `tokens` rows of a clip; only the last `rows` of them ask and go on.
-
-    `scaled`: with layer scale. `dropped`: with a drop path.
-    """
-
-    tokens: int
-    rows: int
-    width: int
-    hidden: int
-    heads: int
-    scaled: bool = False
-    dropped: bool = False
-
-    @property
-    def linears(self) -> tuple[Linear, ...]:
-        """As `tubelet.nn.block.Block` multiplies: one matrix for q, k, v, or two where few rows ask."""
-        width = self.width
-        asks = (Linear(self.rows, width, width), Linear(self.tokens, width, 2 * width))
-        return (
-            *((Linear(self.tokens, width, 3 * width),) if self.rows == self.tokens else asks),
-            Linear(self.rows, width, width),
-            Linear(self.rows, width, self.hidden),
-            Linear(self.rows, self.hidden, width),
-        )
-
-    @property
-    def recomputes_all(self) -> bool:
-        """Whether recomputing reaches the last linear map: PyTorch stops once it has all that backward needs."""
-        return self.scaled or self.dropped
 
 
 class Recomputed(NamedTuple):
@@ -70,22 +33,43 @@ class Recomputed(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Aim:
+    """What a masked model predicts of a clip: `wanted` tokens, each of which stands for a cube."""
+
+    target: Target
+    clip: ClipShape
+    cube: Cube
+    wanted: int
+
+    def passing_bytes(self, clips: int, *, on_cpu: bool) -> int:
+        """There at once while targets of so many clips are made, the targets among them."""
+        rows = clips * self.wanted
+        return self.target.passing_bytes(self.clip, self.cube, rows=rows, clips=clips, on_cpu=on_cpu)
+
+
+@dataclass(frozen=True)
 class Layout:
     """Shapes of all matrix products for one clip. In fine-tuning `wanted` is 0 and there is no decoder.
 
     A masked predictor has no decoder either: its encoder has all tokens, in `seen`, and its head the `wanted` ones.
+    Tokens of `grid` are embedded, from `read` numbers of the clip; those of `out_grid` come out of the encoder.
+    `normed` are the rows of the norm before the head, `aim` is None in fine-tuning.
     """
 
     grid: Grid
+    out_grid: Grid
     seen: int
     wanted: int
     embed: Linear
-    encoder: tuple[Block, ...]
+    read: int
+    encoder: tuple[AnyBlock, ...]
     recomputed: Recomputed
     narrow: Linear | None
-    decoder: tuple[Block, ...]
+    decoder: tuple[AnyBlock, ...]
+    normed: int
     head: Linear
     clip_bytes: int
+    aim: Aim | None = None
 
     @property
     def blocks(self) -> Recomputed:
@@ -99,50 +83,74 @@ def layout(recipe: PretrainRecipe | FinetuneRecipe) -> Layout:
     Counts of tokens are those of one mask drawn from the rules.
     """
     encoder = recipe.model.encoder
-    if isinstance(encoder, MViTSpec):
-        raise ValueError(
-            f"{recipe.name}: tubelet plan cannot count an encoder of kind {encoder.kind} yet; "
-            "measure a few steps of tubelet finetune instead"
-        )
-    grid = recipe.clip.grid(encoder.cube)
-    pixels = 3 * encoder.tubelet * encoder.patch * encoder.patch
-    clip_bytes = 3 * recipe.clip.frames * recipe.clip.size**2
     if isinstance(recipe, FinetuneRecipe):
-        head = Linear(1, encoder.width, recipe.classes or UNKNOWN_CLASSES)
-        return _all_tokens(encoder, grid, head=head, wanted=0, clip_bytes=clip_bytes)
+        whole = _whole(encoder, recipe.clip)
+        return replace(whole, head=whole.head._replace(rows=1, outputs=recipe.classes or UNKNOWN_CLASSES))
     seen, wanted = counts(recipe)
+    target = planned_target(recipe)
+    outputs = target.width(encoder.cube)
+    aim = Aim(target, recipe.clip, encoder.cube, wanted)
     if isinstance(recipe.model, MaskedPredictorSpec):
-        head = Linear(wanted, encoder.width, planned_target(recipe).width(encoder.cube))
-        return _all_tokens(encoder, grid, head=head, wanted=wanted, clip_bytes=clip_bytes)
-    decoder = recipe.model.decoder
+        whole = _whole(encoder, recipe.clip)
+        head = whole.head._replace(rows=wanted, outputs=outputs)
+        return replace(whole, wanted=wanted, normed=whole.head.rows, head=head, aim=aim)
+    encoder, decoder = recipe.model.encoder, recipe.model.decoder
+    grid = recipe.clip.grid(encoder.cube)
+    embed = Linear(seen, _pixels(encoder), encoder.width, first=True)
     return Layout(
         grid=grid,
+        out_grid=grid,
         seen=seen,
         wanted=wanted,
-        embed=Linear(seen, pixels, encoder.width, first=True),
+        embed=embed,
+        read=embed.rows * embed.inputs,
         encoder=_encoder(encoder, seen),
         recomputed=Recomputed(_recomputed(encoder), _recomputed(decoder)),
         narrow=Linear(seen, encoder.width, decoder.width),
         decoder=_decoder(decoder, seen, wanted),
-        head=Linear(wanted, decoder.width, planned_target(recipe).width(encoder.cube)),
-        clip_bytes=clip_bytes,
+        normed=wanted,
+        head=Linear(wanted, decoder.width, outputs),
+        clip_bytes=_clip_bytes(recipe.clip),
+        aim=aim,
     )
 
 
-def _all_tokens(encoder: ViTSpec, grid: Grid, *, head: Linear, wanted: int, clip_bytes: int) -> Layout:
-    """An encoder that reads every token, and a head on it."""
+def _whole(encoder: ViTSpec | MViTSpec, clip: ClipShape) -> Layout:
+    """An encoder that reads every token, and a head on each that comes out, as wide as those."""
+    if isinstance(encoder, MViTSpec):
+        blocks: tuple[AnyBlock, ...] = pooled_blocks(encoder, clip)
+        grid, out_grid, width = (
+            clip.grid(encoder.patch_cube),
+            block_shapes(encoder, clip)[-1].pooling.q_grid,
+            encoder.out_width,
+        )
+        pixels = COLOURS * math.prod(encoder.patch_kernel)
+    else:
+        grid = out_grid = clip.grid(encoder.cube)
+        blocks, width, pixels = _encoder(encoder, grid.tokens), encoder.width, _pixels(encoder)
     return Layout(
         grid=grid,
+        out_grid=out_grid,
         seen=grid.tokens,
-        wanted=wanted,
-        embed=Linear(grid.tokens, 3 * encoder.tubelet * encoder.patch * encoder.patch, encoder.width, first=True),
-        encoder=_encoder(encoder, grid.tokens),
-        recomputed=Recomputed(_recomputed(encoder)),
+        wanted=0,
+        embed=Linear(grid.tokens, pixels, encoder.width, first=True),
+        read=_clip_bytes(clip),
+        encoder=blocks,
+        recomputed=Recomputed(recomputed_blocks(encoder.checkpointing, encoder.depth)),
         narrow=None,
         decoder=(),
-        head=head,
-        clip_bytes=clip_bytes,
+        normed=0,
+        head=Linear(out_grid.tokens, width, width),
+        clip_bytes=_clip_bytes(clip),
     )
+
+
+def _pixels(encoder: ViTSpec) -> int:
+    return COLOURS * encoder.tubelet * encoder.patch * encoder.patch
+
+
+def _clip_bytes(clip: ClipShape) -> int:
+    return COLOURS * clip.frames * clip.size**2
 
 
 def counts(recipe: PretrainRecipe) -> tuple[int, int]:
