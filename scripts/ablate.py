@@ -5,10 +5,11 @@ python scripts/ablate.py OUT --pretrain demo-pretrain --finetune demo-finetune \
   --vary full --vary "cell: decode=running_cell" --vary "random: decode=random" --seeds 0 1 2
 
 Each `--vary` is a name and changes of the pre-training recipe; `--both` and `--tune` are changes for every pre-training
-and every fine-tuning; `--scratch` is a fine-tuning recipe that starts from random weights, a row of its own. Runs are
-those of the command line in folders of OUT, so that the same command goes on after a stop. OUT/results.csv has a row
-for each run: top-1, the last losses, seconds and CPU seconds of pre-training (of this
-machine as it was: compare only what ran alike). Ends with the table: mean, standard deviation over seeds.
+and every fine-tuning; `--scratch` is a fine-tuning recipe that starts from random weights, a row of its own. With
+`--pretrain-once` each choice is pre-trained with the first seed alone, and seeds are those of fine-tuning. Runs are those
+of the command line in folders of OUT, so that the same command goes on after a stop. OUT/results.csv has a row for each
+run: top-1, the last losses, seconds and CPU seconds of pre-training (of this machine as it was: compare only what ran
+alike). Ends with the table: mean, standard deviation over seeds.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--vary", type=choice_of, action="append", required=True, help='"NAME" or "NAME: a=1 b=2"')
     parser.add_argument("--scratch", metavar="RECIPE", help="fine-tuning recipe for random weights")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--pretrain-once", action="store_true", help="seeds are those of fine-tuning alone")
     parser.add_argument("--both", nargs="*", default=[], help="changes of every pre-training")
     parser.add_argument("--tune", nargs="*", default=[], help="changes of every fine-tuning")
     return parser.parse_args()
@@ -80,8 +82,13 @@ def run(choice: Choice, seed: int, options: argparse.Namespace) -> dict[str, Any
     before, begun = cpu_seconds(), time.monotonic()
     pretrained = None if choice.name == "scratch" else folder / "pretrained"
     if pretrained is not None:
-        changes = [*options.both, *choice.changes]
-        tubelet("pretrain", options.pretrain, *changes, "--data", options.data, "--seed", seed, "--out", pretrained)
+        first = options.seeds[0] if options.pretrain_once else seed
+        pretrained = options.out / f"{choice.name}-{first}" / "pretrained"
+        if not (pretrained / "model" / "model.safetensors").is_file():
+            changes = [*options.both, *choice.changes]
+            tubelet(
+                "pretrain", options.pretrain, *changes, "--data", options.data, "--seed", first, "--out", pretrained
+            )
     seconds, used = time.monotonic() - begun, cpu_seconds() - before
     tuned = folder / "finetuned"
     recipe, start = (options.scratch, ()) if pretrained is None else (options.finetune, ("--start", pretrained))
