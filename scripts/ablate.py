@@ -6,10 +6,10 @@ python scripts/ablate.py OUT --pretrain demo-pretrain --finetune demo-finetune \
 
 Each `--vary` is a name and changes of the pre-training recipe; `--both` and `--tune` are changes for every pre-training
 and every fine-tuning; `--scratch` is a fine-tuning recipe that starts from random weights, a row of its own. With
-`--pretrain-once` each choice is pre-trained with the first seed alone, and seeds are those of fine-tuning. Runs are those
-of the command line in folders of OUT, so that the same command goes on after a stop. OUT/results.csv has a row for each
-run: top-1, the last losses, seconds and CPU seconds of pre-training (of this machine as it was: compare only what ran
-alike). Ends with the table: mean, standard deviation over seeds.
+`--pretrain-once` each choice is pre-trained with the first seed alone, and seeds are those of fine-tuning. Runs are
+those of the command line in folders of OUT, so that the same command goes on after a stop. OUT/results.csv has a row
+for each run: top-1, the last losses, seconds and CPU seconds of pre-training (of this machine as it was: compare only
+what ran alike). Ends with the table: mean, standard deviation over seeds.
 """
 
 from __future__ import annotations
