@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
 import signal
@@ -15,11 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 import tubelet
-from ranks import run_ranks
+from toy_claims import assert_goes_on, assert_two_ranks_agree, say
 from toy_dvae import write_dvae
 from toy_labelled import labelled_folder
-from toy_run import CLIP, VIT, Notes, finetune_recipe, killer, log_lines, pretrain_recipe, records
-from tubelet.cli import main
+from toy_run import CLIP, VIT, Notes, finetune_recipe, killer, pretrain_recipe, records
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
@@ -29,7 +26,6 @@ from tubelet.recipes import RECIPES
 from tubelet.rng import step_rng
 from tubelet.spec import replace
 from tubelet.targets.frozen import Asked
-from tubelet.train.checkpoint import saved
 from tubelet.train.export import write_model
 from tubelet.train.pretrain import build_method, pretrain
 from tubelet.train.signals import Interrupted
@@ -40,14 +36,6 @@ SHAPES = {
 }
 WIDTHS = {"video": 24, "image": 20, "classes": 3, "ids": 9}
 KINDS = {"video": "features", "image": "features", "classes": "pseudo_labels", "ids": "tokens"}
-
-
-def say(*words: str, code: int = 0) -> str:
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), pytest.raises(SystemExit) as stop:
-        main(list(words))
-    assert (stop.value.code or 0) == code, out.getvalue()
-    return out.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -142,15 +130,8 @@ def test_the_same_seed_gives_the_same_first_weights_whatever_is_asked(videos: Pa
 def test_stopping_and_going_on_changes_nothing(teacher: str, videos: Path, teachers: Path, tmp_path: Path) -> None:
     """Also where the teacher has moved meanwhile."""
     recipe = toy(videos, *by(teachers / teacher), "run.save_every=1")
-    pretrain(recipe, tmp_path / "whole", Notes())
-    with pytest.raises(Interrupted):
-        pretrain(recipe, tmp_path / "parts", Notes(act=killer(2, signal.SIGTERM)))
     moved = Path(shutil.copytree(teachers / teacher, tmp_path / "moved" / teacher))
-    pretrain(toy(videos, *by(moved), "run.save_every=1"), tmp_path / "parts", Notes())
-    assert log_lines(tmp_path / "whole") == log_lines(tmp_path / "parts")
-    one, other = (load_file(saved(tmp_path / run)[-1] / "model.safetensors") for run in ("whole", "parts"))
-    assert one.keys() == other.keys()
-    assert all(one[name].equal(other[name]) for name in one)
+    assert_goes_on(recipe, tmp_path, step=2, then=toy(videos, *by(moved), "run.save_every=1"))
 
 
 def test_another_teacher_is_refused_and_fresh_takes_it(videos: Path, teachers: Path, tmp_path: Path) -> None:
@@ -222,16 +203,7 @@ def test_the_real_steps_of_a_plan_ask_the_network(videos: Path, teachers: Path, 
 
 def test_two_ranks_give_the_losses_of_one_process(videos: Path, teachers: Path, tmp_path: Path) -> None:
     recipe = toy(videos, *by(teachers / "image"), "run.batch_size=4", "run.parallel=fsdp")
-    pretrain(recipe, tmp_path / "one", Notes())
-
-    def work(rank: int) -> None:
-        del rank
-        pretrain(recipe, tmp_path / "two", Notes())
-
-    ranks = run_ranks(2, work, tmp_path / "said")
-    assert [rank.code for rank in ranks] == [0, 0], "\n".join(rank.text for rank in ranks)
-    one, two = ([record["loss"] for record in records(tmp_path / run)] for run in ("one", "two"))
-    assert two == pytest.approx(one, rel=1e-6)
+    assert_two_ranks_agree(recipe, tmp_path)
 
 
 # What is refused, in one line, before anything is written

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
 import json
-import signal
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from image_files import encoded, picture, write_image_set
-from toy_run import Notes, killer, log_lines, pretrain_recipe
-from tubelet.cli import main
+from toy_claims import assert_goes_on, say
+from toy_run import Notes, log_lines, pretrain_recipe
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.recipe import PretrainRecipe, override
 from tubelet.spec import replace
-from tubelet.train.checkpoint import saved
 from tubelet.train.pretrain import pretrain
-from tubelet.train.signals import Interrupted
 from tubelet.types import ClipShape
 from video_files import write_video
 
@@ -42,14 +36,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_image_set(tmp_path / "val", each=2)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def say(*words: str, code: int = 0) -> str:
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), pytest.raises(SystemExit) as stop:
-        main(list(words))
-    assert (stop.value.code or 0) == code, out.getvalue()
-    return out.getvalue()
 
 
 def predictor(videos: Path, *changes: str) -> PretrainRecipe:
@@ -92,14 +78,7 @@ def test_a_masked_predictor_of_hog_learns_from_images_and_can_be_tuned(rule: str
 @pytest.mark.parametrize("rule", ["block_tube", "random"])
 def test_stopping_and_going_on_changes_nothing(rule: str, here: Path) -> None:
     toy = predictor(here / "train", f"mask={rule}", "mask.ratio=0.5", EVERYTHING, "run.accumulate=2")
-    pretrain(toy, here / "whole", Notes())
-    with pytest.raises(Interrupted):
-        pretrain(toy, here / "parts", Notes(act=killer(3, signal.SIGINT)))
-    pretrain(toy, here / "parts", Notes())
-    assert log_lines(here / "whole") == log_lines(here / "parts")
-    one, other = (load_file(saved(here / run)[-1] / "model.safetensors") for run in ("whole", "parts"))
-    assert one.keys() == other.keys()
-    assert all(one[name].equal(other[name]) for name in one)
+    assert_goes_on(toy, here, step=3)
 
 
 def test_the_cache_and_other_processes_change_nothing(here: Path) -> None:

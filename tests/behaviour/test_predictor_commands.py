@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import signal
 from pathlib import Path
 
 import pytest
@@ -12,10 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 import tubelet
-from ranks import run_ranks
+from toy_claims import assert_goes_on, assert_two_ranks_agree, say
 from toy_labelled import labelled_folder
-from toy_run import CLIP, VIT, Notes, finetune_recipe, killer, log_lines, pretrain_recipe, records
-from tubelet.cli import main
+from toy_run import CLIP, VIT, Notes, finetune_recipe, log_lines, pretrain_recipe
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.mvit_spec import MViTSpec, Stage
@@ -30,9 +26,7 @@ from tubelet.recipe import (
 )
 from tubelet.recipe import Stage as RecipeStage
 from tubelet.spec import replace
-from tubelet.train.checkpoint import saved
 from tubelet.train.pretrain import pretrain
-from tubelet.train.signals import Interrupted
 from tubelet.types import ClipShape
 from tubelet.weights.start import classifier_state
 
@@ -71,14 +65,6 @@ def trained(videos: Path, encoder: ViTSpec | MViTSpec, tmp_path_factory: pytest.
     return folder / "run"
 
 
-def say(*words: str, code: int = 0) -> str:
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), pytest.raises(SystemExit) as stop:
-        main(list(words))
-    assert (stop.value.code or 0) == code, out.getvalue()
-    return out.getvalue()
-
-
 def test_a_run_is_written_whole(trained: Path) -> None:
     names = set(load_file(trained / "model/model.safetensors"))
     assert {"encoder.mask_token", "prediction_head.weight"} <= names
@@ -90,15 +76,7 @@ def test_a_run_is_written_whole(trained: Path) -> None:
 def test_stopping_and_going_on_changes_nothing(rule: str, videos: Path, tmp_path: Path) -> None:
     encoder = MVIT if rule == "cube" else VIT
     changes = (f"mask={rule}", "mask.ratio=0.5", "schedule.epochs=2", "run.accumulate=2")
-    toy = recipe(videos, *changes, encoder=encoder)
-    pretrain(toy, tmp_path / "whole", Notes())
-    with pytest.raises(Interrupted):
-        pretrain(toy, tmp_path / "parts", Notes(act=killer(2, signal.SIGINT)))
-    pretrain(toy, tmp_path / "parts", Notes())
-    assert log_lines(tmp_path / "whole") == log_lines(tmp_path / "parts")
-    one, other = (load_file(saved(tmp_path / run)[-1] / "model.safetensors") for run in ("whole", "parts"))
-    assert one.keys() == other.keys()
-    assert all(one[name].equal(other[name]) for name in one)
+    assert_goes_on(recipe(videos, *changes, encoder=encoder), tmp_path, step=2)
 
 
 def test_fine_tuning_takes_its_encoder_and_lists_what_it_leaves(
@@ -178,17 +156,7 @@ def test_two_ranks_give_the_losses_of_one_process(
     """Each rank pads to the most of its own clips, and weighs them by all that are hidden."""
     encoder = replace(encoder, drop_path=0.0)
     toy = recipe(videos, "mask.ratio=0.6", "schedule.epochs=2", f"run.parallel={parallel}", encoder=encoder)
-    pretrain(toy, tmp_path / "one", Notes())
-
-    def work(rank: int) -> None:
-        del rank
-        pretrain(toy, tmp_path / "two", Notes())
-
-    ranks = run_ranks(2, work, tmp_path / "said")
-    assert [rank.code for rank in ranks] == [0, 0], "\n".join(rank.text for rank in ranks)
-    one, two = ([record["loss"] for record in records(tmp_path / run)] for run in ("one", "two"))
-    assert len(one) == 4
-    assert two == pytest.approx(one, rel=1e-6)
+    assert len(assert_two_ranks_agree(toy, tmp_path)) == 4
 
 
 def test_load_gives_its_tokens(trained: Path) -> None:

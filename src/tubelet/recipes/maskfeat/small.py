@@ -8,12 +8,12 @@ from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.nn.mixing import Mixing
 from tubelet.recipe import Data, FinetuneRecipe, LabelledData, Optim, PretrainRecipe, Run, Schedule, Views
 from tubelet.recipes.maskfeat.sizes import MVIT_S, MVIT_TI, fine
+from tubelet.recipes.videomae import tiny
 from tubelet.spec import replace
 from tubelet.targets.hog import Hog
 from tubelet.types import ClipShape
 from tubelet.video.augment import (
     Augment,
-    ColourJitter,
     MultiScaleCrop,
     RandAugment,
     RandomErasing,
@@ -22,7 +22,6 @@ from tubelet.video.augment import (
 from tubelet.video.sample import Strided, Uniform
 
 _SMALL = ClipShape(frames=16, size=128)
-_TINY = ClipShape(frames=16, size=64)
 
 
 def pretrain_small() -> PretrainRecipe:
@@ -77,45 +76,30 @@ def finetune_small() -> FinetuneRecipe:
 def pretrain_tiny() -> PretrainRecipe:
     """0.8 M parameters on 16 frames of 64 x 64 from the whole clip: for a processor. No published number.
 
-    A multiscale transformer of two stages; HOG of cells of 8 x 8, as in the paper.
+    As videomae-ti-cpu-pretrain, with a multiscale transformer of two stages; HOG of cells of 8 x 8, as in the paper.
     Hardware: 2 processor cores.
     Command: tubelet pretrain maskfeat-ti-cpu-pretrain --data videos --out runs/pretrained
     """
-    return PretrainRecipe(
+    return replace(
+        tiny.pretrain_tiny(),
         name="maskfeat-ti-cpu-pretrain",
-        clip=_TINY,
-        data=Data(sampler=Uniform(), augment=Augment(crop=RandomResizedCrop(scale=(0.5, 1.0))), workers=1),
         model=MaskedPredictorSpec(encoder=MVIT_TI),
         mask=Cube(ratio=0.4, cell=(1, 1, 1)),
         target=Hog(),
-        optim=Optim(lr=8e-3, betas=(0.9, 0.95), weight_decay=0.05, clip_grad=1.0),
         schedule=Schedule(epochs=200, warmup_epochs=10, min_lr=1e-5),
-        run=Run(batch_size=32, save_every=500),
     )
 
 
 def finetune_tiny() -> FinetuneRecipe:
     """The classifier that belongs to maskfeat-ti-cpu-pretrain. No published number.
 
+    As videomae-ti-cpu-finetune.
     Hardware: 2 processor cores.
     Command: tubelet finetune maskfeat-ti-cpu-finetune --start runs/pretrained --train train.csv --val val.csv
     --out runs/finetuned
     """
-    return FinetuneRecipe(
+    return replace(
+        tiny.finetune_tiny(),
         name="maskfeat-ti-cpu-finetune",
-        clip=_TINY,
-        data=LabelledData(
-            sampler=Uniform(),
-            augment=Augment(
-                crop=RandomResizedCrop(scale=(0.5, 1.0)),
-                colour=ColourJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
-            ),
-            workers=1,
-        ),
         model=ClassifierSpec(encoder=replace(MVIT_TI, drop_path=0.1)),
-        mixing=Mixing(mixup=0.0, cutmix=0.0, probability=0.0, switch=0.5, smoothing=0.1),
-        optim=Optim(lr=8e-3, betas=(0.9, 0.999), weight_decay=0.05, layer_decay=0.8, clip_grad=1.0),
-        schedule=Schedule(epochs=50, warmup_epochs=5, min_lr=1e-6),
-        run=Run(batch_size=32, save_every=500),
-        views=Views(clips=4, crops=1),
     )
