@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,11 +83,13 @@ def override(recipe: RecipeT, changes: Sequence[str]) -> RecipeT:
     ValueError for an unknown field (with the nearest known one) or a value that does not fit.
     """
     fields = recipe.model_dump(mode="json")
+    given: set[str] = set()
     for change in changes:
         name, equals, text = change.partition("=")
         if not equals:
             raise ValueError(f"{change!r}: write a change as field=value, such as run.batch_size=64")
-        _set(fields, name.strip(), _value(text, change))
+        _set(fields, name.strip(), _value(text, change), given)
+        given.add(name.strip())
     return _check(type(recipe), fields, recipe.name)
 
 
@@ -104,16 +106,19 @@ def _value(text: str, change: str) -> Any:
     return value
 
 
-def _set(fields: dict[str, Any], name: str, value: Any) -> None:
+def _set(fields: dict[str, Any], name: str, value: Any, given: Set[str]) -> None:
+    """`given` has the names of the changes before this one."""
     *path, last = name.split(".")
     here = fields
-    for part in path:
+    for depth, part in enumerate(path, start=1):
         if part not in here and here.keys() == {"kind"}:  # a part just named by its kind: its fields are defaults yet
             here[part] = {}
         if part not in here:
             raise ValueError(f"unknown field {name!r}; {did_you_mean(part, here)}")
         if here[part] is None:  # an optional part that was absent: its fields are checked with the whole recipe
             here[part] = {}
+        if isinstance(here[part], str) and ".".join(path[:depth]) in given:  # named by its kind, in another such part
+            here[part] = {"kind": here[part]}
         here = here[part]
         if not isinstance(here, dict):
             raise ValueError(f"unknown field {name!r}: {part!r} has no fields")
