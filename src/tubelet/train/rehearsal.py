@@ -94,8 +94,7 @@ def rehearse(recipe: Recipe, *, steps: int) -> Rehearsed:
         return Rehearsed(timed.seconds, timed.peak, timed.peak, 0)
     weighed = _in_process(recipe, MEMORY_STEPS, GIVES_BACK)
     runtime = max(weighed.before, weighed.after)
-    loose = timed.peak - timed.before - (runtime - weighed.before)
-    return Rehearsed(timed.seconds, weighed.peak - runtime, loose, runtime)
+    return Rehearsed(timed.seconds, weighed.peak - runtime, timed.peak - runtime, runtime)
 
 
 def _in_process(recipe: Recipe, steps: int, settings: dict[str, str]) -> _Found:
