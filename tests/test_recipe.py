@@ -33,6 +33,8 @@ def test_a_part_is_exchanged_by_its_kind() -> None:
 
 def test_a_part_named_by_its_kind_takes_further_changes() -> None:
     assert override(PretrainRecipe(name="a"), ["mask=random", "mask.ratio=0.8"]).mask == Random(ratio=0.8)
+    with pytest.raises(ValueError, match="an mvit needs all: choose model=masked_predictor"):
+        override(PretrainRecipe(name="a"), ["model.encoder=mvit"])
     inside = ["model=masked_predictor", "model.encoder=mvit", "model.encoder.depth=20"]
     assert override(PretrainRecipe(name="a"), inside).model.encoder.depth == 20
     changed = override(PretrainRecipe(name="a"), ["data.sampler=span", "data.sampler.stride=3"])

@@ -271,9 +271,8 @@ def _blocks(
     if lacking == wanted or wanted == cells.tokens:
         what = "everything" if wanted == cells.tokens else "nothing"
         grid = " x ".join(map(str, cells))
-        raise ValueError(
-            f"mask {rule.kind}: ratio {rule.ratio} of {grid} cells hides {what}; change mask.ratio or mask.cell"
-        )
+        change = "mask.ratio, mask.cell or mask.smallest" if isinstance(rule, BlockTube) else "mask.ratio or mask.cell"
+        raise ValueError(f"mask {rule.kind}: ratio {rule.ratio} of {grid} cells hides {what}; change {change}")
     return hidden
 
 

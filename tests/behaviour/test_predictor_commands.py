@@ -148,6 +148,13 @@ def test_stages_of_both_shapes_do_not_follow_each_other(videos: Path) -> None:
         stages(first, second)
 
 
+def test_a_mask_that_cannot_be_is_refused_before_fresh_removes_anything(videos: Path, tmp_path: Path) -> None:
+    pretrain(recipe(videos, "schedule.epochs=1", "schedule.warmup_epochs=0"), tmp_path, Notes())
+    with pytest.raises(ValueError, match="have no whole cells"):
+        pretrain(recipe(videos, "mask.cell=[1,3,3]"), tmp_path, Notes(), fresh=True)
+    assert (tmp_path / "model/model.safetensors").is_file()
+
+
 @ENCODERS
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_ranks_give_the_losses_of_one_process(

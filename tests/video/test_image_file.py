@@ -45,9 +45,10 @@ def test_every_kind_is_what_pillow_reads(ending: str, tmp_path: Path) -> None:
     assert (found == expected).all()
 
 
+@pytest.mark.parametrize("ending", ["png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_turns_and_mirrors(orientation: int, tmp_path: Path) -> None:
-    """The eight orientations of EXIF 2.3, table 6, undone by hand."""
+def test_exif_turns_and_mirrors(orientation: int, ending: str, tmp_path: Path) -> None:
+    """The eight orientations of EXIF 2.3, table 6, undone by hand, and once: Pillow undoes those of TIFF itself."""
     upright = noise()
     stored = {
         1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.swapaxes(0, 1),
@@ -55,7 +56,7 @@ def test_exif_turns_and_mirrors(orientation: int, tmp_path: Path) -> None:
     }[orientation]  # fmt: skip
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = saved(tmp_path / "a.png", Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
+    path = saved(tmp_path / f"a.{ending}", Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
     assert (frames(path, [0])[0] == upright).all()
     info = probe(path)
     assert (info.width, info.height) == (52, 40)

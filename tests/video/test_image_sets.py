@@ -8,6 +8,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from image_files import write_image_set, write_images
 from tubelet.types import ClipShape
@@ -100,6 +101,20 @@ def test_images_where_videos_are_wanted_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=why) as refused:
             read_manifest(source, labelled=labelled, clip_frames=clip_frames)
         assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_still_webp_is_an_image_and_a_moving_one_a_video(tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (32, 32), colour) for colour in ("red", "green", "blue")]
+    pictures[0].save(tmp_path / "still.webp")
+    pictures[0].save(tmp_path / "moving.webp", save_all=True, append_images=pictures[1:])
+    several, one = (read_manifest(tmp_path, labelled=False, clip_frames=count) for count in (16, 1))
+    assert [video.name for video in several.videos] == ["moving.webp"]
+    assert "passed by 1 image: still.webp" in several.notes[0]
+    assert [video.name for video in one.videos] == ["moving.webp", "still.webp"]
+    assert "1 image, and 1 video, such as moving.webp" in one.notes[0]
+    (tmp_path / "list.txt").write_text("still.webp\n")
+    with pytest.raises(ValueError, match=r"line 1.*an image, where videos are wanted"):
+        read_manifest(tmp_path / "list.txt", labelled=False, clip_frames=16)
 
 
 def test_a_set_of_images_read_as_frames_says_so(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from tubelet.train.sources import path_or_none, videos_of_epoch
 from tubelet.video.manifest import Manifest, check_unique, read_manifest
 from tubelet.weights.fit import check_fit
 from tubelet.weights.head import class_rows
-from tubelet.weights.places import CLASSES_FILE, MODEL_FOLDER, weights_file
+from tubelet.weights.places import CLASSES_FILE, MODEL_FILE, MODEL_FOLDER, weights_file
 from tubelet.weights.start import classifier_state, whole_state
 from tubelet.weights.targets import planned_target
 
@@ -117,7 +117,10 @@ def _check_masked(recipe: PretrainRecipe, step: Step, steps: Sequence[Step]) -> 
     masks(generator(recipe.seed, 0))  # may find that its grid cannot be hidden so
     if step.start is not None:
         before = next(one.recipe for one in steps if one.folder == step.start)
-        check_fit(_shell(before).state_dict(), method.state_dict(), step.start)
+        if (step.start / MODEL_FOLDER / MODEL_FILE).is_file():  # what gave it its targets may be gone by now
+            whole_state(method, step.start)
+        else:
+            check_fit(_shell(before).state_dict(), method.state_dict(), step.start)
     elif recipe.start is not None:
         whole_state(method, Path(recipe.start))
 

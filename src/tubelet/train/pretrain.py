@@ -7,7 +7,7 @@ from pathlib import Path
 from tubelet.data.dataset import ClipPlan, MaskDraw
 from tubelet.methods.masked import MaskedMethod
 from tubelet.recipe import PretrainRecipe, reading_of
-from tubelet.rng import step_rng
+from tubelet.rng import generator, step_rng
 from tubelet.train.building import building, has_weights
 from tubelet.train.checkpoint import latest
 from tubelet.train.distributed import is_main, joined
@@ -49,6 +49,8 @@ def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -
             watch.say(note)
     plan, mixes = plan_of(recipe, method), bool(recipe.data.sources)
     dataset, mixture = training_set(sources, plan, mixes=mixes, say=watch.say)  # may refuse, too
+    if plan.masks is not None:
+        plan.masks(generator(recipe.seed, 0))  # may find that its grid cannot be hidden so
     prepare(out, fresh=fresh)
     write_teacher(out, taught)
     job = Job(

@@ -117,6 +117,8 @@ class ImageFile:
                 width, height = image.size
                 if width * height > self._limits.pixels:
                     raise ValueError(f"{width}x{height} pixels; at most {self._limits.pixels} pixels are read")
+                if image.format == "TIFF":
+                    image.load()  # Pillow turns a TIFF itself when it loads it, and no other image
                 yield image
         except UnidentifiedImageError as error:
             raise BadVideo(self.path, self._not_one()) from error
@@ -129,7 +131,7 @@ class ImageFile:
 
 def _orientation(image: Image.Image) -> int:
     """EXIF's number, 1 (upright) to 8; 1 where there is none or nonsense."""
-    found = image.getexif().get(_ORIENTATION, 1)
+    found = 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
     return found if found in _UPRIGHT else 1
 
 

@@ -142,7 +142,8 @@ def _read_folder(folder: Path, *, labelled: bool) -> Manifest:
         )
     if tree.videos == (".",):
         return _single_video(folder if folder.name.strip(".") else folder.resolve(), labelled=labelled)
-    return _of_tree(folder, tree.videos, labelled=labelled)
+    note = f"{folder}: passed by {_counted(tree.images, 'image')}: {_some(tree.images)}"
+    return replace(_of_tree(folder, tree.videos, labelled=labelled), notes=(note,) if tree.images else ())
 
 
 def _read_image_folder(folder: Path, *, labelled: bool) -> Manifest:
@@ -192,7 +193,7 @@ def _has_files(folder: Path, *, images: bool) -> bool:
 
 def _refuse_image(path: Path, where: str) -> None:
     """ValueError for a path that names an image and no video."""
-    if path.suffix.lower() in STILL_EXTENSIONS - VIDEO_EXTENSIONS and not path.is_dir():
+    if is_still(path) and path.is_file():
         raise ValueError(f"{where}: an image, where videos are wanted; {IMAGE_RECIPES}")
 
 

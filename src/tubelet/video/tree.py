@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tubelet.video.numbered import is_frame_folder
-from tubelet.video.still import STILL_EXTENSIONS
+from tubelet.video.still import is_still
 
 
 @dataclass(frozen=True)
@@ -28,33 +28,46 @@ def tree_of_videos(folder: Path, *, video_extensions: Collection[str]) -> Tree:
 
     The folder itself is such a video (`.`) where nothing below it is a video.
     """
-    videos: list[str] = []
-    images: list[str] = []
-    others: list[str] = []
+    found = _Found(folder, video_extensions)
     for here, names in _walk(folder):
         if is_frame_folder(folder / here, names, video_extensions=video_extensions):
-            videos.append(here or ".")
-            continue
-        for name in names:
-            extension = _extension(name)
-            to = videos if extension in video_extensions else images if extension in STILL_EXTENSIONS else others
-            _add(to, here, name)
-    if videos != ["."]:  # pictures above videos are no video
-        videos = [name for name in videos if name != "."]
-    return Tree(tuple(sorted(videos)), tuple(sorted(images)), tuple(sorted(others)))
+            found.videos.append(here or ".")
+        else:
+            found.sort_in(here, names)
+    if found.videos != ["."]:  # pictures above videos are no video
+        found.videos = [name for name in found.videos if name != "."]
+    return found.tree()
 
 
 def tree_of_images(folder: Path, *, video_extensions: Collection[str]) -> Tree:
     """Every image counts by itself, however it is numbered."""
-    videos: list[str] = []
-    images: list[str] = []
-    others: list[str] = []
+    found = _Found(folder, video_extensions)
     for here, names in _walk(folder):
+        found.sort_in(here, names)
+    return found.tree()
+
+
+@dataclass
+class _Found:
+    """Names as they are found. WebP files are images, or videos where they move."""
+
+    folder: Path
+    video_extensions: Collection[str]
+    videos: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+    def sort_in(self, here: str, names: Collection[str]) -> None:
         for name in names:
-            extension = _extension(name)
-            to = images if extension in STILL_EXTENSIONS else videos if extension in video_extensions else others
-            _add(to, here, name)
-    return Tree(tuple(sorted(videos)), tuple(sorted(images)), tuple(sorted(others)))
+            if name.startswith("."):
+                continue
+            path = self.folder / here / name
+            is_video = path.suffix.lower() in self.video_extensions
+            to = self.images if is_still(path) else self.videos if is_video else self.others
+            to.append(f"{here}/{name}" if here else name)
+
+    def tree(self) -> Tree:
+        return Tree(*(tuple(sorted(names)) for names in (self.videos, self.images, self.others)))
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
@@ -72,12 +85,3 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         relative = os.path.relpath(here, folder).replace(os.sep, "/")
         yield "" if relative == "." else relative, files
-
-
-def _add(to: list[str], here: str, name: str) -> None:
-    if not name.startswith("."):
-        to.append(f"{here}/{name}" if here else name)
-
-
-def _extension(name: str) -> str:
-    return os.path.splitext(name)[1].lower()

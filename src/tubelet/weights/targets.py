@@ -103,7 +103,7 @@ def _video_teacher(path: Path, spec: Features, clip: ClipShape, grid: Grid) -> _
         change = (
             f"set target.size={grid.h * cube.height}, which interpolates its positions"
             if encoder.out_grid.t == grid.t
-            else f"set model.encoder.tubelet={cube.frames}"
+            else f"choose cubes of {cube.frames} frames (model.encoder.tubelet of a ViT), or another teacher"
         )
         raise ValueError(
             f"{read.file}: the teacher's tokens are {_words(encoder.out_grid)} (clips of {trained.frames} frames of "
