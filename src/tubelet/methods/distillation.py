@@ -6,8 +6,6 @@ and mixed once, over many epochs.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int, Num
 from pydantic import Field
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tubelet.methods.classifier import Classifier, Finetuning
+from tubelet.nn.frozen import Frozen
 from tubelet.nn.mixing import NO_MIXING, Mixing
 from tubelet.nn.resize import resized
 from tubelet.spec import Spec
@@ -37,34 +36,23 @@ class Distill(Spec):
     label_weight: float = Field(default=0.0, ge=0, description="of the cross entropy with the labels")
 
 
-class Teacher:
-    """A frozen classifier that is asked, and never trained, saved or copied.
-
-    It is no module, so that a method that holds it has neither its parameters nor its tensors: optimiser, checkpoints,
-    averages, DDP and `fully_shard` pass it by, and each process holds it whole. It goes where the clips are.
-    """
+class Teacher(Frozen):
+    """A frozen classifier that is asked for its logits in the student's order of classes."""
 
     def __init__(self, classifier: Classifier, *, columns: Int[Tensor, " K"]) -> None:
         """`columns` has for each class of the student its number among those of `classifier`."""
-        self.classifier = classifier.eval().requires_grad_(False)
+        super().__init__(classifier)
+        self.classifier = classifier
         self._columns = columns
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
-        """Copies of a method (an average, a shard) ask the same teacher."""
-        return self
-
-    @torch.no_grad()
     def __call__(self, video: Num[Tensor, "B C T H W"]) -> Float[Tensor, "B K"]:
         """Logits in the student's order of classes, float32. `video` is uint8 or float in 0..255.
 
         Clips of another size are resized (bilinear, antialiased) to the one that the teacher was trained with;
         ValueError where they have another number of frames.
         """
-        if self._columns.device != video.device:
-            self.classifier.to(video.device)
-            self._columns = self._columns.to(video.device)
-        logits = self.classifier(resized(video, self.classifier.encoder.clip.size))
-        return logits.float()[:, self._columns]  # type: ignore[no-any-return]
+        self._columns = self._columns.to(video.device)
+        return self.ask(resized(video, self.classifier.encoder.clip.size)).float()[:, self._columns]
 
 
 class Distillation(nn.Module):

@@ -6,13 +6,14 @@ A recipe names the network (`FrozenSpec`); whoever reads files makes an `Asked` 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from jaxtyping import Float, Int, Num
 from pydantic import Field
 from torch import Tensor, nn
 
+from tubelet.nn.frozen import Frozen
 from tubelet.spec import Spec
 from tubelet.types import ClipShape, Cube
 
@@ -50,11 +51,8 @@ class FrozenSpec(Spec):
         raise ValueError(f"target {self.kind}: its network was not read (tubelet.weights.targets reads it)")
 
 
-class Asked:
-    """A target that can be asked for: a spec, and the network it names, which is never trained, saved or copied.
-
-    It is no module, so that a method that holds it has neither its parameters nor its tensors: optimiser, checkpoints,
-    averages, DDP and `fully_shard` pass it by, and each process holds it whole. It goes where the clips are.
+class Asked(Frozen):
+    """A target that can be asked for: a spec, and the network it names.
 
     `network` is a module from a video (uint8, or float in 0..255) to what `spec.picked` takes; `file` is where it came
     from, and `notes` are lines for the user.
@@ -63,12 +61,11 @@ class Asked:
     def __init__(
         self, spec: FrozenSpec, network: nn.Module, *, width: int, file: Path, notes: tuple[str, ...] = ()
     ) -> None:
+        super().__init__(network)
         self.spec = spec
-        self.network = network.eval().requires_grad_(False)
         self.file = file
         self.notes = notes
         self._width = width
-        self._device: torch.device | None = None
 
     @property
     def kind(self) -> str:
@@ -87,10 +84,7 @@ class Asked:
         The network computes in the precision of the run, but for tokenizers, which compute in float32.
         """
         del cube
-        if self._device != video.device:
-            self.network.to(video.device)
-            self._device = video.device
-        return self.spec.picked(self.network(video), wanted)
+        return self.spec.picked(self.ask(video), wanted)
 
     def passing_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
         """Of the wanted rows and their normalised form; what the network itself needs is not known before it runs."""
@@ -102,10 +96,6 @@ class Asked:
     ) -> Float[Tensor, ""]:
         """As the spec says; a mean over tokens by weight."""
         return self.spec.loss(prediction, target, weight)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Asked:
-        """Copies of a method ask the same network."""
-        return self
 
 
 class Away(nn.Module):
