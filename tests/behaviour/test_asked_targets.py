@@ -258,7 +258,7 @@ BAD: dict[str, tuple[Wrong, str]] = {
     ),
     "other tubelet": (
         lambda t, f: (*by(t / "video"), "model.encoder.tubelet=1"),
-        "this recipe's 4 x 2 x 2: set model.encoder.tubelet=2",
+        "this recipe's 4 x 2 x 2: choose cubes of 2 frames (model.encoder.tubelet of a ViT)",
     ),
     "other size of an image": (
         lambda t, f: (*by(t / "image"), "target.size=42"),
