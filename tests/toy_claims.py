@@ -8,15 +8,18 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from ranks import run_ranks
 from toy_run import Notes, killer, log_lines, records
 from tubelet.cli import main
+from tubelet.methods.masked import MaskedMethod
 from tubelet.recipe import PretrainRecipe
 from tubelet.train.checkpoint import saved
 from tubelet.train.pretrain import pretrain
 from tubelet.train.signals import Interrupted
+from tubelet.types import Batch
 
 
 def say(*words: str, code: int = 0) -> str:
@@ -38,6 +41,29 @@ def assert_goes_on(recipe: PretrainRecipe, folder: Path, *, step: int, then: Pre
     one, other = (load_file(saved(folder / run)[-1] / "model.safetensors") for run in ("whole", "parts"))
     assert one.keys() == other.keys()
     assert all(one[name].equal(other[name]) for name in one)
+
+
+def assert_learns(method: MaskedMethod, batch: Batch, *, steps: int) -> None:
+    """The loss on one batch falls below half."""
+    optimiser = torch.optim.Adam(method.parameters(), lr=3e-3)
+    first = float(method(batch).loss.detach())
+    for _ in range(steps):
+        optimiser.zero_grad()
+        loss = method(batch).loss
+        loss.backward()
+        optimiser.step()
+    assert float(loss.detach()) < 0.5 * first
+
+
+def assert_bf16_is_near(method: MaskedMethod, batch: Batch) -> None:
+    """Under autocast on the CPU, loss and gradients in float32."""
+    plain = method(batch).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        output = method(batch)
+    assert output.loss.dtype == torch.float32
+    output.loss.backward()
+    assert float(output.loss.detach()) == pytest.approx(float(plain.detach()), rel=0.02)
+    assert all(value.grad is not None and value.grad.dtype == torch.float32 for value in method.parameters())
 
 
 def assert_two_ranks_agree(recipe: PretrainRecipe, folder: Path) -> list[float]:

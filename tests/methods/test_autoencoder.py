@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from toy_claims import assert_bf16_is_near, assert_learns
 from tubelet.masks import Frame, FrameDecode, LossOn, Random, RandomDecode, RunningCell, Tube, scored
 from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
 from tubelet.models.decoder import DecoderSpec
@@ -45,15 +46,7 @@ def test_any_mask_goes_with_any_target(rule: Tube | Random | Frame, target: Norm
 
 
 def test_it_learns_a_smooth_picture() -> None:
-    method, data = build(), batch()
-    optimiser = torch.optim.Adam(method.parameters(), lr=3e-3)
-    first = float(method(data).loss.detach())
-    for _ in range(60):
-        optimiser.zero_grad()
-        loss = method(data).loss
-        loss.backward()
-        optimiser.step()
-    assert float(loss.detach()) < 0.5 * first
+    assert_learns(build(), batch(), steps=60)
 
 
 def test_parts_of_a_batch_weigh_as_much_as_they_score() -> None:
@@ -86,14 +79,7 @@ def test_the_loss_does_not_depend_on_what_is_not_scored() -> None:
 
 
 def test_bf16_on_the_cpu_stays_near_float32() -> None:
-    method, data = build(), batch()
-    plain = method(data).loss
-    with torch.autocast("cpu", torch.bfloat16):
-        output = method(data)
-    assert output.loss.dtype == torch.float32
-    output.loss.backward()
-    assert float(output.loss.detach()) == pytest.approx(float(plain.detach()), rel=0.02)
-    assert all(value.grad is not None and value.grad.dtype == torch.float32 for value in method.parameters())
+    assert_bf16_is_near(build(), batch())
 
 
 def test_same_seed_same_weights_and_no_tables_in_them() -> None:

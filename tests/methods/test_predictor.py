@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from toy_claims import assert_bf16_is_near, assert_learns
 from toy_run import pretrain_recipe
 from tubelet.masks import All, BlockTube, Cube, Frame, MaskRule, Random, RunningCell, Tube
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
@@ -132,26 +133,11 @@ def test_a_recipe_refuses_such_a_mask_with_an_autoencoder_and_takes_it_with_a_pr
 
 
 def test_it_learns_a_smooth_picture() -> None:
-    method, data = build(), batch()
-    optimiser = torch.optim.Adam(method.parameters(), lr=3e-3)
-    first = float(method(data).loss.detach())
-    for _ in range(50):
-        optimiser.zero_grad()
-        loss = method(data).loss
-        loss.backward()
-        optimiser.step()
-    assert float(loss.detach()) < 0.5 * first
+    assert_learns(build(), batch(), steps=50)
 
 
 def test_bf16_on_the_cpu_stays_near_float32() -> None:
-    method, data = build(), batch()
-    plain = method(data).loss
-    with torch.autocast("cpu", torch.bfloat16):
-        output = method(data)
-    assert output.loss.dtype == torch.float32
-    output.loss.backward()
-    assert float(output.loss.detach()) == pytest.approx(float(plain.detach()), rel=0.02)
-    assert all(value.grad is not None and value.grad.dtype == torch.float32 for value in method.parameters())
+    assert_bf16_is_near(build(), batch())
 
 
 def test_the_forward_never_asks_the_device_for_a_value() -> None:

@@ -64,8 +64,6 @@ def test_predictions_targets_loss_and_gradients(case: Case, method: MaskedPredic
 
 
 def test_every_token_is_predicted_alike(case: Case, method: MaskedPredictor) -> None:
-    if "predictions_all_tokens" not in case.output:
-        pytest.skip("this case keeps hidden tokens only")
     split = split_of(case, method.grid)
     assert split.hidden is not None
     everything = Mask(split.hidden, torch.ones_like(split.hidden)).split()

@@ -123,20 +123,21 @@ class Imported:
         """Encoder and decoder, in eval mode, on the CPU. ValueError where the file has no decoder."""
         if self.decoder is None:
             raise ValueError(f"{self.file}: no decoder in it ({self.format}); give a pre-trained model that has one")
-        recipe = self.recipe
-        assert isinstance(recipe, PretrainRecipe)
-        assert isinstance(recipe.model, MaskedAutoencoderSpec)
-        with step_rng(0, 0):
-            method = recipe.model.build(recipe.clip, self.target)
-        return filled(method, self.state, self.file)
+        method = self._method()
+        assert isinstance(method, MaskedAutoencoder)
+        return method
 
     def build_predictor(self) -> MaskedPredictor:
         """Encoder and prediction head, in eval mode, on the CPU. ValueError where the file is no masked predictor."""
         if not self.predicts:
             raise ValueError(f"{self.file}: no masked predictor ({self.format}); give a pre-trained one")
+        method = self._method()
+        assert isinstance(method, MaskedPredictor)
+        return method
+
+    def _method(self) -> MaskedAutoencoder | MaskedPredictor:
         recipe = self.recipe
         assert isinstance(recipe, PretrainRecipe)
-        assert isinstance(recipe.model, MaskedPredictorSpec)
         with step_rng(0, 0):
             method = recipe.model.build(recipe.clip, self.target)
         return filled(method, self.state, self.file)
