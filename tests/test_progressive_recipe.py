@@ -122,10 +122,10 @@ def test_a_wrong_change_is_one_clear_line(change: str, words: str) -> None:
         ([{"name": "a", "recipe": "pre", "begin": 1}], "unknown field 'stages.0.begin'"),
         ([{"name": "a", "recipe": {"kind": "pretrain", "name": "p", "sed": 1}}], "did you mean 'seed'?"),
         ([{"name": "a", "recipe": {"name": "p"}}], "give the name of a recipe, a YAML file, or a mapping with kind"),
-        ([{"name": "a", "recipe": "pre", "start": "a"}], "stage 'a' cannot start from 'a', which is not before it"),
+        ([{"name": "a", "recipe": "pre", "start": "a"}], "stage 'a' starts from 'a', which is not before it"),
         (
             [{"name": "a", "recipe": "pre", "start": "b"}, {"name": "b", "recipe": "pre", "start": "a"}],
-            "stage 'a' cannot start from 'b', which is not before it",
+            "stage 'a' starts from 'b', which is not before it",
         ),
         (
             [{"name": "first", "recipe": "pre"}, {"name": "b", "recipe": "pre", "start": "frist"}],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -199,6 +200,7 @@ def test_the_real_steps_of_a_plan_ask_the_network(videos: Path, teachers: Path, 
     write_recipe(toy(videos, *by(teachers / "image")), tmp_path / "toy.yaml")
     text = say("plan", str(tmp_path / "toy.yaml"), "--steps", "1", "--videos", "100")
     assert "real steps" in text
+    assert re.search(r"memory (of these steps is lost in|[\d.e-]+ GB, estimate)", text)  # a few hundred kilobytes
 
 
 def test_two_ranks_give_the_losses_of_one_process(videos: Path, teachers: Path, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def refused_redo(recipe: ProgressiveRecipe, out: Path, redo: str) -> str:
 def test_a_stage_whose_start_was_made_anew_is_refused(recipe: ProgressiveRecipe, copy: Path) -> None:
     shutil.copy(copy / "3-target/model/model.safetensors", copy / "2-post/model/model.safetensors")
     message = refused(recipe, copy)
-    assert "3-target: was begun from other weights than" in message
+    assert "3-target: was begun with other weights than" in message
     shutil.rmtree(copy / "2-post")
     assert "2-post, which it starts from, has none" in refused(recipe, copy)
 

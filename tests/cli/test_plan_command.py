@@ -8,6 +8,7 @@ from typing import Final
 import pytest
 
 from tubelet.cli import main
+from tubelet.cli.plan import weighed
 
 H100 = ["plan", "videomae-b-k400-800-pretrain", "--gpus", "8", "--device", "H100", "--videos", "240000"]
 
@@ -97,3 +98,11 @@ def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         main(["plan", "videomae-b-k400-800-pretrain", "--device", "H100", "--gpus", "7"])
     assert stop.value.code == 2
     assert "not a multiple of the 7 devices" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_peak_that_was_not_seen_is_no_crash() -> None:
+    assert (
+        weighed(0, 10**6)
+        == "of these steps is lost in that of Python, PyTorch and its kernels: too small to be measured"
+    )
+    assert weighed(2 * 10**9, 10**9) == "2 GB, estimate -50%"

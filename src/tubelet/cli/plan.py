@@ -165,11 +165,18 @@ def _time(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.measured is not None:
         seconds, peak = plan.measured.seconds, plan.measured.peak_bytes
         yield "measured", f"step {_short(seconds)} s, estimate {speed.step_seconds / seconds - 1:+.0%}"
-        yield "", f"memory {peak / _GB:.3g} GB, estimate {plan.holdings[0].memory.peak / peak - 1:+.0%}"
+        yield "", f"memory {weighed(peak, plan.holdings[0].memory.peak)}"
         if plan.measured.runtime_bytes:
             loose = plan.measured.loose_peak_bytes / _GB
             yield "", f"with what the allocator keeps for later {loose:.3g} GB"
             yield "", f"and {plan.measured.runtime_bytes / _GB:.2g} GB for Python, PyTorch and its kernels"
+
+
+def weighed(peak: int, estimate: int) -> str:
+    """What a measured peak says of the estimate, both in bytes; 0 is a peak that was not seen."""
+    if peak == 0:
+        return "of these steps is lost in that of Python, PyTorch and its kernels: too small to be measured"
+    return f"{peak / _GB:.3g} GB, estimate {estimate / peak - 1:+.0%}"
 
 
 def _short(value: float) -> str:

@@ -139,10 +139,19 @@ def table(results: tuple[StageResult, ...]) -> RenderableType:
 def _looked_at(steps: tuple[Step, ...]) -> RenderableType:
     from rich.table import Table
 
-    drawn = Table("stage", "kind", "starts from", "epochs", "batch", "state")
+    drawn = Table("stage", "kind", "starts from", "learns from", "epochs", "batch", "state")
     for step in steps:
         state = "finished" if step.is_finished else "begun" if step.is_begun else "to do"
-        start = step.recipe.start or "scratch"
+        start, teacher = step.recipe.start or "scratch", _teacher_of(step.recipe) or ""
         epochs, batch = str(step.recipe.schedule.epochs), str(step.recipe.run.batch_size)
-        drawn.add_row(step.name, step.recipe.kind, start, epochs, batch, state)
+        drawn.add_row(step.name, step.recipe.kind, start, teacher, epochs, batch, state)
     return drawn
+
+
+def _teacher_of(recipe: PretrainRecipe | FinetuneRecipe) -> str | None:
+    from tubelet.recipe import PretrainRecipe
+    from tubelet.targets.frozen import FrozenSpec
+
+    if isinstance(recipe, PretrainRecipe):
+        return recipe.target.teacher if isinstance(recipe.target, FrozenSpec) else None
+    return None if recipe.distill is None else recipe.distill.teacher

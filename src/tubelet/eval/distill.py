@@ -46,8 +46,8 @@ def read_teacher(recipe: FinetuneRecipe, names: Names, watch: Watch) -> Taught |
     if not path.exists():
         raise ValueError(f"{path}: no such teacher; give a fine-tuned run or a classifier's file with --teacher")
     saved = load_classifier(path)
-    columns = columns_of(saved, names)
-    _check_frames(saved, recipe.clip)
+    columns = columns_of(saved.weights, saved.names, names)
+    check_frames(saved.weights, saved.recipe.clip.frames, recipe.clip)
     for line in (_words(saved, names, recipe.clip), *saved.notes):
         watch.say(f"teacher: {line}")
     sha256 = on_main(lambda: digest(saved.classifier.state_dict()))
@@ -62,34 +62,35 @@ def method_of(classifier: Classifier, recipe: FinetuneRecipe, taught: Taught | N
     return Distillation(classifier, recipe.mixing, teacher=taught.teacher, distill=recipe.distill)
 
 
-def columns_of(teacher: SavedClassifier, names: Names) -> Int[Tensor, " K"]:
-    """For each of the student's classes its number among the teacher's: by name, or equal where one side has no names.
+def columns_of(teacher: Path, known: Names, names: Names) -> Int[Tensor, " K"]:
+    """For each of the student's classes its number among those that the teacher knows.
 
-    Names are compared as `label_space.normalised` says. ValueError where they are not the same classes.
+    By name, or equal where one side has no names; names are compared as `label_space.normalised` says. ValueError where
+    they are not the same classes.
     """
-    counts = f"{teacher.weights}: the teacher has {len(teacher.names)} classes, the labels {len(names)}"
-    if not (_are_words(teacher.names) and _are_words(names)):
-        if len(teacher.names) != len(names):
+    counts = f"{teacher}: the teacher has {len(known)} classes, the labels {len(names)}"
+    if not (_are_words(known) and _are_words(names)):
+        if len(known) != len(names):
             raise ValueError(f"{counts}; distillation needs a teacher of the same classes")
         return torch.arange(len(names))
-    places = {normalised(name): number for number, name in enumerate(teacher.names)}
+    places = {normalised(name): number for number, name in enumerate(known)}
     missing = [name for name in names if normalised(name) not in places]
     if missing:
-        near = did_you_mean(missing[0], teacher.names) if len(teacher.names) <= 50 else "its classes are others"
+        near = did_you_mean(missing[0], known) if len(known) <= 50 else "its classes are others"
         raise ValueError(f"{counts}: {_some(missing)} of the labels it does not know; {near}")
-    known = {normalised(name) for name in names}
-    surplus = [name for name in teacher.names if normalised(name) not in known]
-    if surplus or len(known) != len(names) or len(places) != len(teacher.names):
+    asked = {normalised(name) for name in names}
+    surplus = [name for name in known if normalised(name) not in asked]
+    if surplus or len(asked) != len(names) or len(places) != len(known):
         which = f"{_some(surplus)} of its classes is no label" if surplus else "some names are one class twice"
         raise ValueError(f"{counts}: {which}; distillation needs a teacher of the same classes")
     return torch.tensor([places[normalised(name)] for name in names])
 
 
-def _check_frames(teacher: SavedClassifier, clip: ClipShape) -> None:
-    frames = teacher.recipe.clip.frames
+def check_frames(teacher: Path, frames: int, clip: ClipShape) -> None:
+    """ValueError where a teacher that takes clips of `frames` frames is to see others."""
     if frames != clip.frames:
         raise ValueError(
-            f"{teacher.weights}: the teacher takes clips of {frames} frames, this recipe of {clip.frames}: "
+            f"{teacher}: the teacher takes clips of {frames} frames, this recipe of {clip.frames}: "
             f"set clip.frames={frames}, or give a teacher for {clip.frames}"
         )
 

@@ -109,8 +109,8 @@ def _train_all(steps: Sequence[Step], watch: Watch, *, tests: bool) -> None:
             watch.say(f"{head}finished before, in {step.folder}")
             continue
         what = "pre-training" if isinstance(step.recipe, PretrainRecipe) else "training on labels"
-        source = "" if step.start is None else f", from {step.start}"
-        watch.say(f"{head}{what} in {step.folder}{source}")
+        sources = "".join(f", {word} {one}" for word, one in (("from", step.start), ("taught by", step.teacher)) if one)
+        watch.say(f"{head}{what} in {step.folder}{sources}")
         torch.set_num_threads(threads)  # a stage that sets them is not to change the next one
         on_main(lambda step=step: write_seal(step))  # type: ignore[misc]
         if isinstance(step.recipe, FinetuneRecipe):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from tubelet.data.order import rank_rows, steps_per_epoch
+from tubelet.eval.distill import check_frames, columns_of
 from tubelet.eval.labelled_sets import labelled_sets
 from tubelet.eval.labels import Names, read_names, relabelled
 from tubelet.eval.stages import Step
@@ -27,7 +29,8 @@ from tubelet.train.sources import path_or_none, videos_of_epoch
 from tubelet.video.manifest import Manifest, check_unique, read_manifest
 from tubelet.weights.fit import check_fit
 from tubelet.weights.head import class_rows
-from tubelet.weights.places import CLASSES_FILE, MODEL_FILE, MODEL_FOLDER, weights_file
+from tubelet.weights.imported import Imported
+from tubelet.weights.places import CLASSES_FILE, MODEL_FOLDER, weights_file
 from tubelet.weights.start import classifier_state, whole_state
 from tubelet.weights.targets import planned_target
 
@@ -37,13 +40,13 @@ def check_steps(steps: Sequence[Step], *, redone: int) -> None:
 
     Stages before the place `redone` that are finished are left out: what they need may be gone by now.
     """
-    names: dict[Path, Names] = {}
-    for number, step in enumerate(steps):
+    look = _Look({step.folder: step for step in steps}, {step.folder for step in steps[:redone] if step.is_finished})
+    for step in steps:
         try:
-            if step.is_finished and number < redone:
-                names |= _kept_names(step)
+            if step.folder in look.kept:
+                look.names |= _kept_names(step)
             else:
-                names |= _check(step, steps, names)
+                look.check(step)
         except ValueError as error:
             raise ValueError(f"stage {step.name!r}: {error}") from error
     _check_devices(steps)
@@ -69,26 +72,82 @@ def tested_videos(step: Step) -> Manifest:
     return Manifest(tuple(named), sets.names, Path(recipe.name))
 
 
-def _check(step: Step, steps: Sequence[Step], names: dict[Path, Names]) -> dict[Path, Names]:
-    recipe = step.recipe
-    pick_device(recipe.run)
-    reading_of(recipe.data)
-    if isinstance(recipe, PretrainRecipe):
-        _check_schedule(recipe, _videos_of_epoch(recipe))
-        _check_masked(recipe, step, steps)
-        return {}
-    sets = labelled_sets(recipe)
-    _check_schedule(recipe, sum(source.share.slots for source in sets.train))
-    _check_classifier(recipe, step, sets.names)
-    if isinstance(recipe.start_head, SameClasses) and step.start is not None:
-        class_rows(recipe.start_head, sets.names, names.get(step.start), step.start.name)
-    if step.evaluate is not False:
-        tested = tested_videos(step)
-        check_unique(tested)
-        relabelled(tested, sets.names)
-        if tested.classes is None and sets.mixes and recipe.data.class_names is None:
-            raise ValueError(f"{tested.source}: labels are plain numbers, which mean nothing among merged classes")
-    return {step.folder: sets.names}
+@dataclass
+class _Look:
+    """What is known of the stages: by folder all of them, those that keep their work, and the classes of those seen."""
+
+    steps: Mapping[Path, Step]
+    kept: Container[Path]
+    names: dict[Path, Names] = field(default_factory=dict)
+
+    def check(self, step: Step) -> None:
+        """A stage that is to run; those that it needs have been looked at."""
+        recipe = step.recipe
+        pick_device(recipe.run)
+        reading_of(recipe.data)
+        if isinstance(recipe, PretrainRecipe):
+            _check_schedule(recipe, _videos_of_epoch(recipe))
+            self._check_masked(recipe, step)
+            return
+        sets = labelled_sets(recipe)
+        _check_schedule(recipe, sum(source.share.slots for source in sets.train))
+        self.names[step.folder] = sets.names
+        self._check_classifier(recipe, step)
+        if isinstance(recipe.start_head, SameClasses) and step.start is not None:
+            class_rows(recipe.start_head, sets.names, self.names.get(step.start), step.start.name)
+        if step.evaluate is not False:
+            tested = tested_videos(step)
+            check_unique(tested)
+            relabelled(tested, sets.names)
+            if tested.classes is None and sets.mixes and recipe.data.class_names is None:
+                raise ValueError(f"{tested.source}: labels are plain numbers, which mean nothing among merged classes")
+
+    def _check_masked(self, recipe: PretrainRecipe, step: Step) -> None:
+        method = cast(MaskedMethod, self._shell(step))
+        masks = plan_of(recipe, method).masks
+        assert masks is not None
+        masks(generator(recipe.seed, 0))  # may find that its grid cannot be hidden so
+        if step.start is None:
+            if recipe.start is not None:
+                whole_state(method, Path(recipe.start))
+        elif step.start in self.kept:  # what gave it its targets may be gone by now
+            whole_state(method, step.start)
+        else:
+            check_fit(self._shell(self.steps[step.start]).state_dict(), method.state_dict(), step.start)
+
+    def _check_classifier(self, recipe: FinetuneRecipe, step: Step) -> None:
+        names = self.names[step.folder]
+        shell = cast(Classifier, self._shell(step))
+        if step.start is None and recipe.start is not None:
+            classifier_state(shell, Path(recipe.start), head=recipe.start_head, names=names)
+        if step.teacher is not None:
+            columns_of(step.teacher, self.names[step.teacher], names)
+            check_frames(step.teacher, self.steps[step.teacher].recipe.clip.frames, recipe.clip)
+        elif recipe.distill is not None and recipe.distill.teacher is not None:
+            weights_file(Path(recipe.distill.teacher))
+
+    def _shell(self, step: Step) -> nn.Module:
+        """The network of a stage without numbers."""
+        recipe = step.recipe
+        target = planned_target(recipe, self._teacher(step)) if isinstance(recipe, PretrainRecipe) else None
+        with step_rng(recipe.seed, 0), torch.device("meta"):
+            if isinstance(recipe, PretrainRecipe):
+                assert target is not None
+                return recipe.model.build(recipe.clip, target)
+            return recipe.model.build(recipe.clip, len(self.names[step.folder]))
+
+    def _teacher(self, step: Step) -> Imported | None:
+        """What the stage that it learns from will be; None where that, or a file, is there to be read."""
+        if step.teacher is None or step.teacher in self.kept:
+            return None
+        before = self.steps[step.teacher]
+        return Imported(
+            file=before.folder,
+            format=f"the stage {before.name!r}",
+            state=self._shell(before).state_dict(),
+            recipe=before.recipe,
+            names=self.names.get(before.folder),
+        )
 
 
 def _check_schedule(recipe: PretrainRecipe | FinetuneRecipe, videos: int) -> None:
@@ -108,40 +167,6 @@ def _videos_of_epoch(recipe: PretrainRecipe) -> int:
     if videos < recipe.run.batch_size and whole != recipe.data.sources:
         return videos_of_epoch(recipe, _nobody) or 0
     return videos
-
-
-def _check_masked(recipe: PretrainRecipe, step: Step, steps: Sequence[Step]) -> None:
-    method = cast(MaskedMethod, _shell(recipe))
-    masks = plan_of(recipe, method).masks
-    assert masks is not None
-    masks(generator(recipe.seed, 0))  # may find that its grid cannot be hidden so
-    if step.start is not None:
-        before = next(one.recipe for one in steps if one.folder == step.start)
-        if (step.start / MODEL_FOLDER / MODEL_FILE).is_file():  # what gave it its targets may be gone by now
-            whole_state(method, step.start)
-        else:
-            check_fit(_shell(before).state_dict(), method.state_dict(), step.start)
-    elif recipe.start is not None:
-        whole_state(method, Path(recipe.start))
-
-
-def _check_classifier(recipe: FinetuneRecipe, step: Step, names: Names) -> None:
-    shell = cast(Classifier, _shell(replace(recipe, classes=len(names))))
-    if step.start is None and recipe.start is not None:
-        classifier_state(shell, Path(recipe.start), head=recipe.start_head, names=names)
-    if recipe.distill is not None and recipe.distill.teacher is not None:
-        weights_file(Path(recipe.distill.teacher))
-
-
-def _shell(recipe: PretrainRecipe | FinetuneRecipe) -> nn.Module:
-    """Its network without numbers."""
-    target = planned_target(recipe) if isinstance(recipe, PretrainRecipe) else None
-    with step_rng(recipe.seed, 0), torch.device("meta"):
-        if isinstance(recipe, PretrainRecipe):
-            assert target is not None
-            return recipe.model.build(recipe.clip, target)
-        assert recipe.classes is not None
-        return recipe.model.build(recipe.clip, recipe.classes)
 
 
 def _kept_names(step: Step) -> dict[Path, Names]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, ProgressiveRecipe, read_recipe
 from tubelet.spec import did_you_mean, replace
+from tubelet.targets.frozen import FrozenSpec
 from tubelet.train.checkpoint import latest
 from tubelet.train.files import write_text
 from tubelet.train.integrity import sums_of
@@ -17,21 +18,32 @@ from tubelet.train.resume import RECIPE, changed_fields, listed, remove_work
 from tubelet.weights.places import CLASSES_FILE, MODEL_FILE, MODEL_FOLDER
 
 SEAL: Final = "stage.json"
-"""What a stage started from, in its folder."""
+"""What a stage started from and learnt from, in its folder."""
+_NEEDED: Final = {"start": "starts from", "teacher": "learns from"}
 LEARNT: Final = "run.batch_size"
 """The one field of `run` that what was learnt depends on."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A stage where it runs. `start` is the folder that it starts from, None where its recipe says from what."""
+    """A stage where it runs. `start` and `teacher` are folders of stages that it starts and learns from.
+
+    None where its recipe says from what, if from anything.
+    """
 
     name: str
     number: int
     recipe: PretrainRecipe | FinetuneRecipe
     folder: Path
     start: Path | None
+    teacher: Path | None
     evaluate: bool | str
+
+    @property
+    def needs(self) -> dict[str, Path]:
+        """Folders of earlier stages that it needs, by what for; the words are keys of its seal."""
+        both = {"start": self.start, "teacher": self.teacher}
+        return {what: folder for what, folder in both.items() if folder is not None}
 
     @property
     def is_finished(self) -> bool:
@@ -51,13 +63,24 @@ def steps_of(recipe: ProgressiveRecipe, out: Path) -> tuple[Step, ...]:
     folders = [out / f"{number}-{stage.name}" for number, stage in enumerate(recipe.stages, start=1)]
     steps = []
     for place, (stage, folder) in enumerate(zip(recipe.stages, folders, strict=True)):
-        place_of_start = recipe.start_of(place)
-        start = None if place_of_start is None else folders[place_of_start]
+        start, teacher = (
+            None if before is None else folders[before] for before in (recipe.start_of(place), recipe.teacher_of(place))
+        )
         own = stage.filled
         if start is not None:
             own = replace(own, start=_path_of(start, folder))
-        steps.append(Step(stage.name, place + 1, own, folder, start, stage.evaluate))
+        if teacher is not None:
+            own = _taught(own, teacher)
+        steps.append(Step(stage.name, place + 1, own, folder, start, teacher, stage.evaluate))
     return tuple(steps)
+
+
+def _taught(recipe: PretrainRecipe | FinetuneRecipe, teacher: Path) -> PretrainRecipe | FinetuneRecipe:
+    if isinstance(recipe, PretrainRecipe):
+        assert isinstance(recipe.target, FrozenSpec)
+        return replace(recipe, target=replace(recipe.target, teacher=str(teacher)))
+    assert recipe.distill is not None
+    return replace(recipe, distill=replace(recipe.distill, teacher=str(teacher)))
 
 
 def first_to_redo(steps: tuple[Step, ...], *, fresh: bool, redo: str | None) -> int:
@@ -83,13 +106,20 @@ def check_kept(steps: Sequence[Step]) -> None:
         if changes:
             state = "finished" if step.is_finished else "begun"
             raise ValueError(f"{step.folder}: this stage was {state} with another recipe: {listed(changes)}; {again}")
-        if step.start is None:
-            continue
-        if not folders[step.start].is_finished:
-            raise ValueError(f"{step.folder}: work is here, but {step.start}, which it starts from, has none; {again}")
-        before, now = _sealed(step), _seal(step.start)
-        if before is not None and before != now:
-            raise ValueError(f"{step.folder}: was begun from other weights than {step.start} holds by now; {again}")
+        _check_needs(step, folders, again)
+
+
+def _check_needs(step: Step, folders: Mapping[Path, Step], again: str) -> None:
+    sealed = _sealed(step)
+    for what, folder in step.needs.items():
+        if not folders[folder].is_finished:
+            raise ValueError(f"{step.folder}: work is here, but {folder}, which it {_NEEDED[what]}, has none; {again}")
+        is_older = what == "start" and what not in sealed  # than seals
+        if not is_older and sealed.get(what) != _seal(folder):
+            raise ValueError(
+                f"{step.folder}: was begun with other weights than {folder}, which it {_NEEDED[what]}, holds by now; "
+                f"{again}"
+            )
 
 
 def clear(steps: Sequence[Step]) -> None:
@@ -101,11 +131,11 @@ def clear(steps: Sequence[Step]) -> None:
 
 
 def write_seal(step: Step) -> None:
-    """Note in the folder of a stage that is about to begin what it starts from."""
-    if step.start is not None and not step.is_begun:
+    """Note in the folder of a stage that is about to begin what it needs of others."""
+    if step.needs and not step.is_begun:
         step.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"start": step.start.name, "sha256": _seal(step.start)}, indent=1) + "\n"
-        write_text(step.folder / SEAL, text)
+        seal = {what: {"stage": folder.name, "sha256": _seal(folder)} for what, folder in step.needs.items()}
+        write_text(step.folder / SEAL, json.dumps(seal, indent=1) + "\n")
 
 
 def _path_of(start: Path, folder: Path) -> str:
@@ -133,14 +163,18 @@ def _changes(step: Step) -> dict[str, tuple[Any, Any]]:
     return changes
 
 
-def _seal(start: Path) -> str:
-    file = start / MODEL_FOLDER / MODEL_FILE
+def _seal(needed: Path) -> str:
+    file = needed / MODEL_FOLDER / MODEL_FILE
     return str(sums_of([file], folder=file.parent)[MODEL_FILE]["sha256"])
 
 
-def _sealed(step: Step) -> str | None:
+def _sealed(step: Step) -> dict[str, str]:
+    """SHA-256 of what the stage began with, by what for; a file of an older version has that of its start."""
     path = step.folder / SEAL
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["sha256"]) if path.is_file() else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if isinstance(found.get("start"), str):
+            found = {"start": found}
+        return {what: str(one["sha256"]) for what, one in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: damaged; redo the stage and what follows with --from {step.name}") from error

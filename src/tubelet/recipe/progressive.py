@@ -27,6 +27,8 @@ class Stage(Spec):
     """One run. `start` is the stage whose weights it starts from: the one before, an earlier one by its name, or null.
 
     With null, and in the first stage, the recipe's own `start` counts: a file, a run, or none, which is from scratch.
+    `teacher` names an earlier stage in the same way, for a recipe that distils or whose target asks a network; with
+    null the recipe's own `distill.teacher` or `target.teacher` counts.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="letters, digits, - and _")
@@ -42,6 +44,7 @@ class Stage(Spec):
     ] = Field(description="name of a recipe, a YAML file beside this one, or the recipe itself")
     changes: tuple[str, ...] = Field(default=(), description="changes to the recipe: field=value")
     start: str | None = Field(default=PREVIOUS, description="previous, the name of an earlier stage, or null")
+    teacher: str | None = Field(default=None, description="earlier stage to learn from: its name, previous, or null")
     evaluate: bool | str = Field(default=False, description="after the stage, test on this list; true: on data.val")
 
     @field_validator("name")
@@ -72,17 +75,31 @@ class ProgressiveRecipe(Spec):
         for place, stage in enumerate(self.stages):
             if stage.name in names[:place]:
                 raise ValueError(f"two stages are called {stage.name!r}")
-            if stage.start in (None, PREVIOUS, *names[:place]):
-                continue
-            if stage.start in names:
-                raise ValueError(f"stage {stage.name!r} cannot start from {stage.start!r}, which is not before it")
-            hint = did_you_mean(str(stage.start), (PREVIOUS, *names[:place]))
-            raise ValueError(f"stage {stage.name!r} starts from {stage.start!r}, which is no stage; {hint}")
+            known = names[:place]
+            if stage.start not in (None, PREVIOUS):
+                _check_earlier(f"stage {stage.name!r} starts from", stage.start, known, names)
+            if stage.teacher is not None and (stage.teacher != PREVIOUS or place == 0):
+                _check_earlier(f"stage {stage.name!r} learns from", stage.teacher, known, names)
         return self
 
     def start_of(self, place: int) -> int | None:
         """The place of the stage that stage `place` starts from; None where its recipe says what to start from."""
         start = self.stages[place].start
-        if start is None or (start == PREVIOUS and place == 0):
+        return None if place == 0 and start == PREVIOUS else self._place_of(start, place)
+
+    def teacher_of(self, place: int) -> int | None:
+        """The place of the stage that stage `place` learns from; None where its recipe says, or there is no teacher."""
+        return self._place_of(self.stages[place].teacher, place)
+
+    def _place_of(self, name: str | None, place: int) -> int | None:
+        if name is None:
             return None
-        return place - 1 if start == PREVIOUS else [stage.name for stage in self.stages].index(start)
+        return place - 1 if name == PREVIOUS else [stage.name for stage in self.stages].index(name)
+
+
+def _check_earlier(what: str, name: str, earlier: list[str], names: list[str]) -> None:
+    if name in earlier:
+        return
+    if name in names or name == PREVIOUS:
+        raise ValueError(f"{what} {name!r}, which is not before it")
+    raise ValueError(f"{what} {name!r}, which is no stage; {did_you_mean(name, (PREVIOUS, *earlier))}")

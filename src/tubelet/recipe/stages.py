@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
+from tubelet.methods.distillation import Distill
 from tubelet.recipe.kinds import FinetuneRecipe, PretrainRecipe
 from tubelet.recipe.progressive import ALL, OneRun, ProgressiveRecipe, Stage
 from tubelet.recipe.text import override
 from tubelet.spec import Spec, did_you_mean, replace
+from tubelet.targets.features import Features
+from tubelet.targets.pseudo_labels import PseudoLabels
 
 
 def change_stages(recipe: ProgressiveRecipe, changes: Sequence[str]) -> ProgressiveRecipe:
@@ -49,6 +52,7 @@ def resolved(recipe: ProgressiveRecipe, find: Callable[[str], OneRun]) -> Progre
     whole = replace(recipe, seed=None, stages=tuple(stages))
     for place in range(len(stages)):
         _check_stage(whole, place)
+        _check_teacher(whole, place)
     return whole
 
 
@@ -79,6 +83,26 @@ def _check_stage(recipe: ProgressiveRecipe, place: int) -> None:
     if maps_classes and not isinstance(before.filled, FinetuneRecipe):
         raise ValueError(f"{where}: start_head=same_classes, but {before.name!r} pre-trains and has no classes")
     _check_model(where, own, before)
+
+
+def _check_teacher(recipe: ProgressiveRecipe, place: int) -> None:
+    teacher = recipe.teacher_of(place)
+    if teacher is None:
+        return
+    before, own = recipe.stages[teacher], recipe.stages[place].filled
+    where = f"stage {recipe.stages[place].name!r}"
+    asks = own.distill if isinstance(own, FinetuneRecipe) else own.target
+    if isinstance(own, FinetuneRecipe) and asks is None:
+        raise ValueError(f"{where} has a teacher, stage {before.name!r}, but does not distil: set distill={{}} in it")
+    if not isinstance(asks, Distill | Features | PseudoLabels):
+        raise ValueError(
+            f"{where} has a teacher, stage {before.name!r}, but its target asks none: "
+            "set target=features or target=pseudo_labels"
+        )
+    if asks.teacher is not None:
+        raise ValueError(f"{where} learns from stage {before.name!r}, and its recipe from {asks.teacher}; take one out")
+    if not isinstance(asks, Features) and not isinstance(before.filled, FinetuneRecipe):
+        raise ValueError(f"{where} learns classes, but {before.name!r}, its teacher, pre-trains and has none")
 
 
 _MAY_DIFFER: Final = frozenset(

@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 
 from tubelet.data.dataset import Loaded
+from tubelet.methods.masked import MaskedMethod
 from tubelet.train.device import pick_device, pick_precision
 from tubelet.train.distributed import place
 from tubelet.train.flops import count_flops
@@ -114,8 +115,9 @@ def _gauge(job: Job) -> Gauge:
     """What the clips of this run are worth; on a processor its peak is measured first, once."""
     run = job.recipe.run
     device = pick_device(run)
+    target = job.method.target if isinstance(job.method, MaskedMethod) else None
     return Gauge(
-        clip_flops=float(count_flops(layout(job.recipe)).training),
+        clip_flops=float(count_flops(layout(job.recipe, target)).training),
         devices=place().world,
         peak=peak_flops(device, pick_precision(run, device)),
     )

@@ -64,7 +64,7 @@ class Rehearsed:
 
     `loose_peak_bytes` is the peak with the allocator as it comes, which keeps pieces for later. `runtime_bytes` were
     there before, after steps of a tiny model, or stay behind: Python, PyTorch and its kernels. On a GPU they are not
-    known, and both peaks are of the tensors that PyTorch has handed out.
+    known, and both peaks are of the tensors that PyTorch has handed out. 0 where a step is lost in what stays behind.
     """
 
     seconds: float
@@ -94,7 +94,7 @@ def rehearse(recipe: Recipe, *, steps: int) -> Rehearsed:
         return Rehearsed(timed.seconds, timed.peak, timed.peak, 0)
     weighed = _in_process(recipe, MEMORY_STEPS, GIVES_BACK)
     runtime = max(weighed.before, weighed.after)
-    return Rehearsed(timed.seconds, weighed.peak - runtime, timed.peak - runtime, runtime)
+    return Rehearsed(timed.seconds, max(0, weighed.peak - runtime), max(0, timed.peak - runtime), runtime)
 
 
 def _in_process(recipe: Recipe, steps: int, settings: dict[str, str]) -> _Found:

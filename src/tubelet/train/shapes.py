@@ -77,17 +77,18 @@ class Layout:
         return Recomputed(len(self.encoder), len(self.decoder))
 
 
-def layout(recipe: PretrainRecipe | FinetuneRecipe) -> Layout:
+def layout(recipe: PretrainRecipe | FinetuneRecipe, target: Target | None = None) -> Layout:
     """Shapes of a recipe; ValueError where cube, clip and mask do not fit.
 
-    Counts of tokens are those of one mask drawn from the rules.
+    Counts of tokens are those of one mask drawn from the rules. `target` is that of the recipe where somebody has it
+    already; without it the file of a teacher is read.
     """
     encoder = recipe.model.encoder
     if isinstance(recipe, FinetuneRecipe):
         whole = _whole(encoder, recipe.clip)
         return replace(whole, head=whole.head._replace(rows=1, outputs=recipe.classes or UNKNOWN_CLASSES))
     seen, wanted = counts(recipe)
-    target = planned_target(recipe)
+    target = planned_target(recipe) if target is None else target
     outputs = target.width(encoder.cube)
     aim = Aim(target, recipe.clip, encoder.cube, wanted)
     if isinstance(recipe.model, MaskedPredictorSpec):

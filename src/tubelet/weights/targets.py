@@ -24,7 +24,7 @@ from tubelet.types import ClipShape, Grid
 from tubelet.weights.dalle import dvae_spec, dvae_tensors, read_dvae
 from tubelet.weights.files import SAFETENSORS
 from tubelet.weights.image_models import is_image_folder, read_image_model
-from tubelet.weights.imported import encoder_state
+from tubelet.weights.imported import Imported, encoder_state
 from tubelet.weights.read import read_model
 
 WANTED: Final = {
@@ -58,34 +58,36 @@ def live_target(recipe: PretrainRecipe) -> Target:
         return Asked(spec, found.build(), width=found.width, file=found.file, notes=found.notes)
 
 
-def planned_target(recipe: PretrainRecipe) -> Target:
-    """The same, and the same errors, but no network is built: it says the same of every clip. For plans and shapes."""
+def planned_target(recipe: PretrainRecipe, teacher: Imported | None = None) -> Target:
+    """The same, and the same errors, but no network is built: it says the same of every clip. For plans and shapes.
+
+    A `teacher` that was read stands for the one that the recipe names; its tensors may be without numbers.
+    """
     spec = recipe.target
     if not isinstance(spec, FrozenSpec):
         return spec
     with torch.device("cpu"):
-        found = _found(spec, recipe)
+        found = _found(spec, recipe, teacher)
         return Asked(spec, Blank(found.answer), width=found.width, file=found.file)
 
 
-def _found(spec: FrozenSpec, recipe: PretrainRecipe) -> _Found:
+def _found(spec: FrozenSpec, recipe: PretrainRecipe, teacher: Imported | None = None) -> _Found:
     if spec.teacher is None:
         raise ValueError(f"target {spec.kind}: no network to ask: give {WANTED[spec.kind]} with target.teacher=PATH")
     path, grid = Path(spec.teacher), recipe.clip.grid(recipe.model.encoder.cube)
-    if not path.exists():
+    if teacher is None and not path.exists():
         raise ValueError(f"{path}: no such teacher; give {WANTED[spec.kind]} with target.teacher=PATH")
     if isinstance(spec, PseudoLabels):
-        return _classifier(path, recipe.clip)
+        return _classifier(teacher or read_model(path), recipe.clip)
     if not isinstance(spec, Features):
         return _tokenizer(path, grid)
     folder = path.parent if path.suffix == SAFETENSORS else path
-    if is_image_folder(folder):
+    if teacher is None and is_image_folder(folder):
         return _image_teacher(folder, spec, grid)
-    return _video_teacher(path, spec, recipe.clip, grid)
+    return _video_teacher(teacher or read_model(path), spec, recipe.clip, grid)
 
 
-def _video_teacher(path: Path, spec: Features, clip: ClipShape, grid: Grid) -> _Found:
-    read = read_model(path)
+def _video_teacher(read: Imported, spec: Features, clip: ClipShape, grid: Grid) -> _Found:
     trained = read.recipe.clip
     if trained.frames != clip.frames:
         raise ValueError(
@@ -136,8 +138,7 @@ def _image_teacher(path: Path, spec: Features, grid: Grid) -> _Found:
     return _Found(model.width, torch.zeros(()).expand(grid.tokens, model.width), path, build, (note,))
 
 
-def _classifier(path: Path, clip: ClipShape) -> _Found:
-    read = read_model(path)
+def _classifier(read: Imported, clip: ClipShape) -> _Found:
     trained = read.recipe.clip
     if not isinstance(read.recipe, FinetuneRecipe) or not read.has_head:
         raise ValueError(f"{read.file}: no classes in it ({read.format}), so it gives no pseudo-labels")
