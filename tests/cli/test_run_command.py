@@ -66,6 +66,11 @@ def test_stages_are_looked_at_trained_shown_and_left_alone_once_done(
     assert "2-post: this stage was finished with another recipe: seed (0 -> 4); redo it" in line
     run(folder / "recipes/stages.yaml", QUICK, "target.seed=4", "--out", out, "--from", "target")
     assert "removed the work of 3-target" in capsys.readouterr().err
+    run(folder / "recipes/stages.yaml", QUICK, "target.seed=5", "--out", out, "--check", "--from", "target")
+    looked = " ".join(capsys.readouterr().out.split())
+    assert (looked.count("finished"), looked.count("to be")) == (3, 1)
+    line = mistake(capsys, folder / "recipes/stages.yaml", QUICK, "--out", out, "--check", "--from", "tagret")
+    assert "did you mean 'target'?" in line
     run(out / "recipe.yaml", "--out", out)
     assert capsys.readouterr().err.count("finished before") == 3
 

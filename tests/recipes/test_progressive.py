@@ -43,7 +43,7 @@ def test_the_demo_finds_its_data(tmp_path: Path) -> None:
     assert labels == [set(names[:5]), set(names[3:])]
     for recipe in (demo_progressive(tmp_path), demo_with_and_without(tmp_path)):
         changed = resolved(change_stages(recipe, ["all.run.batch_size=4", "all.data.workers=0"]), find)
-        steps = check_stages(changed, tmp_path / "run")
+        steps, _ = check_stages(changed, tmp_path / "run")
         assert [step.name for step in steps] == ["pretrain", "post", "target", "direct"][: len(steps)]
     direct = steps[-1].recipe
     assert direct.start == str(tmp_path / "run/1-pretrain")

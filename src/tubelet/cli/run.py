@@ -97,7 +97,8 @@ def _run_stages(recipe: ProgressiveRecipe, out: Path, *, fresh: bool, redo: str 
     from tubelet.train.distributed import is_main
 
     if check:
-        Console().print(_looked_at(check_stages(recipe, out)))
+        steps, first = check_stages(recipe, out, fresh=fresh, redo=redo)
+        Console().print(_looked_at(steps, first))
         return
     with training(out) as watch:
         results = run_stages(recipe, out, watch, fresh=fresh, redo=redo)
@@ -136,22 +137,17 @@ def table(results: tuple[StageResult, ...]) -> RenderableType:
     return drawn
 
 
-def _looked_at(steps: tuple[Step, ...]) -> RenderableType:
+def _looked_at(steps: tuple[Step, ...], first: int) -> RenderableType:
     from rich.table import Table
 
+    from tubelet.eval.stages import teacher_of
+
     drawn = Table("stage", "kind", "starts from", "learns from", "epochs", "batch", "state")
-    for step in steps:
+    for place, step in enumerate(steps):
         state = "finished" if step.is_finished else "begun" if step.is_begun else "to do"
-        start, teacher = step.recipe.start or "scratch", _teacher_of(step.recipe) or ""
+        if place >= first and state != "to do":
+            state = f"{state}; to be removed and done again"
+        start, teacher = step.recipe.start or "scratch", teacher_of(step.recipe) or ""
         epochs, batch = str(step.recipe.schedule.epochs), str(step.recipe.run.batch_size)
         drawn.add_row(step.name, step.recipe.kind, start, teacher, epochs, batch, state)
     return drawn
-
-
-def _teacher_of(recipe: PretrainRecipe | FinetuneRecipe) -> str | None:
-    from tubelet.recipe import PretrainRecipe
-    from tubelet.targets.frozen import FrozenSpec
-
-    if isinstance(recipe, PretrainRecipe):
-        return recipe.target.teacher if isinstance(recipe.target, FrozenSpec) else None
-    return None if recipe.distill is None else recipe.distill.teacher

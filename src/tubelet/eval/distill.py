@@ -10,15 +10,16 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tubelet.data.label_space import normalised
-from tubelet.eval.saved import SavedClassifier, load_classifier
+from tubelet.eval.saved import SavedClassifier, load_classifier, names_of
 from tubelet.methods.classifier import Classifier, Finetuning
-from tubelet.methods.distillation import Distillation, Supervised, Teacher
+from tubelet.methods.distillation import Distill, Distillation, Supervised, Teacher
 from tubelet.recipe import FinetuneRecipe
 from tubelet.spec import did_you_mean
 from tubelet.train.distributed import on_main
 from tubelet.train.taught import Known, digest
 from tubelet.train.watch import Watch
 from tubelet.types import ClipShape
+from tubelet.weights.imported import Imported
 from tubelet.weights.names import Names
 
 
@@ -37,15 +38,7 @@ def read_teacher(recipe: FinetuneRecipe, names: Names, watch: Watch) -> Taught |
     """
     if recipe.distill is None:
         return None
-    if recipe.distill.teacher is None:
-        raise ValueError(
-            "no teacher to learn from: give a fine-tuned run or a classifier's file with --teacher "
-            "(recipe field distill.teacher)"
-        )
-    path = Path(recipe.distill.teacher)
-    if not path.exists():
-        raise ValueError(f"{path}: no such teacher; give a fine-tuned run or a classifier's file with --teacher")
-    saved = load_classifier(path)
+    saved = load_classifier(teacher_path(recipe.distill))
     columns = columns_of(saved.weights, saved.names, names)
     check_frames(saved.weights, saved.recipe.clip.frames, recipe.clip)
     for line in (_words(saved, names, recipe.clip), *saved.notes):
@@ -53,6 +46,25 @@ def read_teacher(recipe: FinetuneRecipe, names: Names, watch: Watch) -> Taught |
     sha256 = on_main(lambda: digest(saved.classifier.state_dict()))
     teacher = Teacher(saved.classifier, columns=columns)
     return Taught(saved.weights, sha256, "--teacher", teacher)
+
+
+def teacher_path(distill: Distill) -> Path:
+    """Where the teacher is. ValueError where none is named, or nothing is there."""
+    if distill.teacher is None:
+        raise ValueError(
+            "no teacher to learn from: give a fine-tuned run or a classifier's file with --teacher (recipe field "
+            "distill.teacher), or in a recipe of stages the name of one (teacher: STAGE)"
+        )
+    path = Path(distill.teacher)
+    if not path.exists():
+        raise ValueError(f"{path}: no such teacher; give a fine-tuned run or a classifier's file with --teacher")
+    return path
+
+
+def check_taught(teacher: Imported, names: Names, clip: ClipShape) -> None:
+    """What `read_teacher` refuses of a classifier that is not built, or still to come."""
+    columns_of(teacher.file, names_of(teacher), names)
+    check_frames(teacher.file, teacher.recipe.clip.frames, clip)
 
 
 def method_of(classifier: Classifier, recipe: FinetuneRecipe, taught: Taught | None) -> Supervised:

@@ -60,14 +60,11 @@ def run_stages(
     the rest as `pretrain` and `finetune`. A stage's test follows it; under torchrun, where all ranks call this, rank 0
     tests alone, at the end. Writes recipe.yaml and stages.csv to `out`.
     """
-    found = steps_of(recipe, out)
-    first = first_to_redo(found, fresh=fresh, redo=redo)
     alone = place().world == 1
     shown = watch if is_main() else Silent()
     with stops_at_once() if alone else nullcontext():
         with joined(recipe.stages[0].filled.run, watch.say):
-            check_kept(found[:first])
-            check_steps(found, redone=first)
+            found, first = check_stages(recipe, out, fresh=fresh, redo=redo)
             on_main(lambda: open_folder(out))
             with _held(out):
                 on_main(lambda: _begin(recipe, out, found[first:], shown))
@@ -80,12 +77,18 @@ def run_stages(
     return ()
 
 
-def check_stages(recipe: ProgressiveRecipe, out: Path) -> tuple[Step, ...]:
-    """The look that `run_stages` takes before it begins, alone; nothing is written."""
+def check_stages(
+    recipe: ProgressiveRecipe, out: Path, *, fresh: bool = False, redo: str | None = None
+) -> tuple[tuple[Step, ...], int]:
+    """The look that `run_stages` takes before it begins, alone; nothing is written.
+
+    Returns the stages, and the place from which on work would be removed.
+    """
     steps = steps_of(recipe, out)
-    check_kept(steps)
-    check_steps(steps, redone=len(steps))
-    return steps
+    first = first_to_redo(steps, fresh=fresh, redo=redo)
+    check_kept(steps[:first])
+    check_steps(steps, redone=first)
+    return steps, first
 
 
 def _held(out: Path) -> AbstractContextManager[None]:

@@ -10,6 +10,7 @@ from tubelet.recipe import FinetuneRecipe
 from tubelet.train.distributed import on_main
 from tubelet.train.export import write_model
 from tubelet.train.files import write_text
+from tubelet.weights.imported import Imported
 from tubelet.weights.names import Names, names_text
 from tubelet.weights.places import CHECKPOINTS, CLASSES_FILE, MODEL_FILE, MODEL_FOLDER
 from tubelet.weights.read import read_model
@@ -31,6 +32,13 @@ def load_classifier(run: Path) -> SavedClassifier:
 
     ValueError says what is missing or does not fit.
     """
+    imported = read_classifier(run)
+    recipe, names = imported.with_classes(), names_of(imported)
+    return SavedClassifier(imported.build_classifier(), recipe, names, imported.file, imported.notes)
+
+
+def read_classifier(run: Path) -> Imported:
+    """The same before it is built, and its errors."""
     if not run.exists():
         raise ValueError(f"{run}: no such run folder")
     if run.is_dir() and (run / CHECKPOINTS).exists() and not (run / MODEL_FOLDER / MODEL_FILE).is_file():
@@ -42,9 +50,13 @@ def load_classifier(run: Path) -> SavedClassifier:
         raise ValueError(
             f"{run}: a {imported.recipe.kind} run has no classes; run tubelet finetune --start {run} first"
         )
-    classifier = imported.build_classifier()
-    names = imported.names or tuple(str(label) for label in range(classifier.classes))
-    return SavedClassifier(classifier, imported.recipe, names, imported.file, imported.notes)
+    imported.with_classes()
+    return imported
+
+
+def names_of(classifier: Imported) -> Names:
+    """Of its classes; their numbers where they have none."""
+    return classifier.names or tuple(str(label) for label in range(len(classifier.state["head.bias"])))
 
 
 def write_classifier(out: Path, recipe: FinetuneRecipe, classifier: Classifier, names: Names) -> Path:

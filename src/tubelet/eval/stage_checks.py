@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from tubelet.data.order import rank_rows, steps_per_epoch
-from tubelet.eval.distill import check_frames, columns_of
+from tubelet.eval.distill import check_taught, teacher_path
 from tubelet.eval.labelled_sets import labelled_sets
 from tubelet.eval.labels import Names, read_names, relabelled
+from tubelet.eval.saved import read_classifier
 from tubelet.eval.stages import Step
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.masked import MaskedMethod
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, SameClasses, reading_of
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe, reading_of
 from tubelet.rng import generator, step_rng
 from tubelet.spec import replace
 from tubelet.train.device import pick_device
@@ -27,10 +28,10 @@ from tubelet.train.pretrain import plan_of
 from tubelet.train.schedule import learning_rates
 from tubelet.train.sources import path_or_none, videos_of_epoch
 from tubelet.video.manifest import Manifest, check_unique, read_manifest
-from tubelet.weights.fit import check_fit
-from tubelet.weights.head import class_rows
 from tubelet.weights.imported import Imported
-from tubelet.weights.places import CLASSES_FILE, MODEL_FOLDER, weights_file
+from tubelet.weights.places import CLASSES_FILE, MODEL_FOLDER
+from tubelet.weights.shapes import Given
+from tubelet.weights.source import Source
 from tubelet.weights.start import classifier_state, whole_state
 from tubelet.weights.targets import planned_target
 
@@ -93,8 +94,6 @@ class _Look:
         _check_schedule(recipe, sum(source.share.slots for source in sets.train))
         self.names[step.folder] = sets.names
         self._check_classifier(recipe, step)
-        if isinstance(recipe.start_head, SameClasses) and step.start is not None:
-            class_rows(recipe.start_head, sets.names, self.names.get(step.start), step.start.name)
         if step.evaluate is not False:
             tested = tested_videos(step)
             check_unique(tested)
@@ -107,24 +106,32 @@ class _Look:
         masks = plan_of(recipe, method).masks
         assert masks is not None
         masks(generator(recipe.seed, 0))  # may find that its grid cannot be hidden so
-        if step.start is None:
-            if recipe.start is not None:
-                whole_state(method, Path(recipe.start))
-        elif step.start in self.kept:  # what gave it its targets may be gone by now
-            whole_state(method, step.start)
-        else:
-            check_fit(self._shell(self.steps[step.start]).state_dict(), method.state_dict(), step.start)
+        start = self._start(step)
+        if start is not None:
+            whole_state(method, start)
 
     def _check_classifier(self, recipe: FinetuneRecipe, step: Step) -> None:
         names = self.names[step.folder]
-        shell = cast(Classifier, self._shell(step))
-        if step.start is None and recipe.start is not None:
-            classifier_state(shell, Path(recipe.start), head=recipe.start_head, names=names)
-        if step.teacher is not None:
-            columns_of(step.teacher, self.names[step.teacher], names)
-            check_frames(step.teacher, self.steps[step.teacher].recipe.clip.frames, recipe.clip)
-        elif recipe.distill is not None and recipe.distill.teacher is not None:
-            weights_file(Path(recipe.distill.teacher))
+        shell, start = cast(Classifier, self._shell(step)), self._start(step)
+        if start is not None:
+            classifier_state(shell, start, head=recipe.start_head, names=names)
+        if recipe.distill is not None:
+            teacher = self._teacher(step) or read_classifier(teacher_path(recipe.distill))
+            check_taught(teacher, names, recipe.clip)
+
+    def _start(self, step: Step) -> Path | Source | None:
+        """What a stage starts from: weights that are there, or those that the stage before it will give."""
+        if step.start is None or step.start in self.kept:
+            return None if step.recipe.start is None else step.start or Path(step.recipe.start)
+        before = self.steps[step.start]
+        return Source(
+            file=before.folder,
+            format=f"the stage {before.name!r}",
+            state=self._shell(before).state_dict(),
+            given=Given(before.folder),
+            recipe=before.recipe,
+            names=self.names.get(before.folder),
+        )
 
     def _shell(self, step: Step) -> nn.Module:
         """The network of a stage without numbers."""

@@ -114,8 +114,11 @@ def _check_needs(step: Step, folders: Mapping[Path, Step], again: str) -> None:
     for what, folder in step.needs.items():
         if not folders[folder].is_finished:
             raise ValueError(f"{step.folder}: work is here, but {folder}, which it {_NEEDED[what]}, has none; {again}")
-        is_older = what == "start" and what not in sealed  # than seals
-        if not is_older and sealed.get(what) != _seal(folder):
+        if what not in sealed and what == "start":
+            continue  # begun before there were seals
+        if what not in sealed:
+            raise ValueError(f"{step.folder}: was not begun with {folder}, which it {_NEEDED[what]}; {again}")
+        if sealed[what] != _seal(folder):
             raise ValueError(
                 f"{step.folder}: was begun with other weights than {folder}, which it {_NEEDED[what]}, holds by now; "
                 f"{again}"
@@ -132,7 +135,10 @@ def clear(steps: Sequence[Step]) -> None:
 
 def write_seal(step: Step) -> None:
     """Note in the folder of a stage that is about to begin what it needs of others."""
-    if step.needs and not step.is_begun:
+    if step.is_begun:
+        return
+    (step.folder / SEAL).unlink(missing_ok=True)
+    if step.needs:
         step.folder.mkdir(parents=True, exist_ok=True)
         seal = {what: {"stage": folder.name, "sha256": _seal(folder)} for what, folder in step.needs.items()}
         write_text(step.folder / SEAL, json.dumps(seal, indent=1) + "\n")
@@ -160,7 +166,17 @@ def _changes(step: Step) -> dict[str, tuple[Any, Any]]:
     changes = changed_fields(kept.model_dump(mode="json"), now)
     if step.is_finished:  # a later stage may well run on another machine
         changes = {name: both for name, both in changes.items() if name == LEARNT or not name.startswith("run.")}
+        taught, teacher = teacher_of(kept), teacher_of(now)
+        if step.teacher is None and taught != teacher:  # a run that goes on compares weights; this one will not
+            changes["teacher"] = (taught, teacher)
     return changes
+
+
+def teacher_of(recipe: PretrainRecipe | FinetuneRecipe) -> str | None:
+    """The path of the network that a recipe asks, None where it asks none."""
+    if isinstance(recipe, PretrainRecipe):
+        return recipe.target.teacher if isinstance(recipe.target, FrozenSpec) else None
+    return None if recipe.distill is None else recipe.distill.teacher
 
 
 def _seal(needed: Path) -> str:

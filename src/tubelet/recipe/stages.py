@@ -91,12 +91,18 @@ def _check_teacher(recipe: ProgressiveRecipe, place: int) -> None:
         return
     before, own = recipe.stages[teacher], recipe.stages[place].filled
     where = f"stage {recipe.stages[place].name!r}"
-    asks = own.distill if isinstance(own, FinetuneRecipe) else own.target
-    if isinstance(own, FinetuneRecipe) and asks is None:
-        raise ValueError(f"{where} has a teacher, stage {before.name!r}, but does not distil: set distill={{}} in it")
-    if not isinstance(asks, Distill | Features | PseudoLabels):
+    asks: Distill | Features | PseudoLabels
+    if isinstance(own, FinetuneRecipe):
+        if own.distill is None:
+            raise ValueError(
+                f"{where} has a teacher, stage {before.name!r}, but does not distil: set distill={{}} in it"
+            )
+        asks = own.distill
+    elif isinstance(own.target, Features | PseudoLabels):
+        asks = own.target
+    else:
         raise ValueError(
-            f"{where} has a teacher, stage {before.name!r}, but its target asks none: "
+            f"{where} has a teacher, stage {before.name!r}, but its target {own.target.kind} asks no stage: "
             "set target=features or target=pseudo_labels"
         )
     if asks.teacher is not None:

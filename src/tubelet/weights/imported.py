@@ -144,11 +144,16 @@ class Imported:
 
     def build_classifier(self) -> Classifier:
         """Encoder and head, in eval mode, on the CPU. ValueError where the file has no head."""
+        recipe = self.with_classes()
+        with step_rng(0, 0):
+            classifier = recipe.model.build(recipe.clip, len(self.state["head.bias"]))
+        return filled(classifier, self.state, self.file)
+
+    def with_classes(self) -> FinetuneRecipe:
+        """Its recipe. ValueError where it is no classifier with its head."""
         if not isinstance(self.recipe, FinetuneRecipe) or not self.has_head:
             raise ValueError(f"{self.file}: no classes in it ({self.format}); tubelet finetune --start makes them")
-        with step_rng(0, 0):
-            classifier = self.recipe.model.build(self.recipe.clip, len(self.state["head.bias"]))
-        return filled(classifier, self.state, self.file)
+        return self.recipe
 
 
 def encoder_state(state: State) -> State:

@@ -79,10 +79,10 @@ def start_whole(method: nn.Module, path: Path) -> Started:
 
 
 def classifier_state(
-    classifier: Classifier, path: Path, *, head: StartHead = FreshHead(), names: Names = ()
+    classifier: Classifier, start: Path | Source, *, head: StartHead = FreshHead(), names: Names = ()
 ) -> tuple[State, Started]:
-    """What `start_classifier` loads, and its errors. The classifier may be on the meta device."""
-    source = read_source(path)
+    """What `start_classifier` loads, and its errors. Classifier and source may be on the meta device."""
+    source = read_source(start) if isinstance(start, Path) else start
     state, notes = _placed(source, classifier.encoder)
     taken: State = {}
     if isinstance(head, SameClasses):
@@ -99,9 +99,9 @@ def classifier_state(
     return used, Started(source.file, tuple(used), (*source.dropped, *unused), fresh, (*source.notes, *notes))
 
 
-def whole_state(method: nn.Module, path: Path) -> tuple[State, Started]:
-    """What `start_whole` loads, and its errors. The method may be on the meta device."""
-    source = read_source(path)
+def whole_state(method: nn.Module, start: Path | Source) -> tuple[State, Started]:
+    """What `start_whole` loads, and its errors. Method and source may be on the meta device."""
+    source = read_source(start) if isinstance(start, Path) else start
     state, notes = _placed(source, method.encoder) if isinstance(method, MaskedMethod) else (source.state, ())
     check_fit(state, method.state_dict(), source.file)
     return state, Started(source.file, tuple(state), source.dropped, (), (*source.notes, *notes))
