@@ -63,6 +63,7 @@ def test_it_learns_and_says_how_validation_went(videos: Path, tmp_path: Path) ->
     assert [r["best_accuracy"] for r in results] == [
         max(r["accuracy"] for r in results[: n + 1]) for n in range(len(results))
     ]
+    assert "20 steps in all, few for a new head: schedule.epochs=500 would make 1,000" in notes.lines
     assert any("the final weights are saved, not those of the best epoch" in line for line in notes.lines)
     assert sorted(path.name for path in model.iterdir()) == ["classes.txt", "model.safetensors", "recipe.yaml"]
     assert read_names(model / "classes.txt") == ("bright", "dark")

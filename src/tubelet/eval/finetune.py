@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, cast
@@ -15,7 +16,7 @@ from tubelet.eval.saved import write_class_names, write_classifier
 from tubelet.eval.validation import validation
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.distillation import Supervised
-from tubelet.recipe import FinetuneRecipe, SameClasses
+from tubelet.recipe import FinetuneRecipe, FreshHead, SameClasses
 from tubelet.rng import step_rng
 from tubelet.spec import replace
 from tubelet.train.building import building, has_weights, pattern
@@ -31,6 +32,9 @@ from tubelet.weights.places import CLASSES_FILE
 from tubelet.weights.start import start_classifier
 
 ENCODER: Final = "classifier.encoder."
+FEW_STEPS: Final = 600
+ENOUGH_STEPS: Final = 1000
+"""On 224 clips of ten gestures 350 steps hardly left chance, 1,050 from the same weights did (docs/results.md)."""
 
 
 def finetune(recipe: FinetuneRecipe, out: Path, watch: Watch, *, fresh: bool = False) -> Path:
@@ -54,6 +58,7 @@ def _finetune(recipe: FinetuneRecipe, out: Path, watch: Watch, *, fresh: bool) -
     names = sets.names
     recipe = replace(recipe, classes=len(names))
     _tell(names, sets, watch)
+    _tell_few_steps(recipe, sets, watch)
     # A checkpoint follows where a run goes on, so what it once started from need not exist any more.
     goes_on = latest(out) is not None and not fresh
     taught = read_teacher(recipe, names, watch)
@@ -131,6 +136,15 @@ def _tell(names: Names, sets: LabelledSets, watch: Watch) -> None:
     if empty:
         more = ", ..." if len(empty) > 5 else ""
         watch.say(f"{len(empty)} classes have no training video: {', '.join(empty[:5])}{more}")
+
+
+def _tell_few_steps(recipe: FinetuneRecipe, sets: LabelledSets, watch: Watch) -> None:
+    """A word to those who have few labels: epochs that suit many videos are a handful of steps with theirs."""
+    each = sum(source.share.slots for source in sets.train) // recipe.run.batch_size
+    steps = each * recipe.schedule.epochs
+    if isinstance(recipe.start_head, FreshHead) and 0 < steps < FEW_STEPS:
+        more = 10 * math.ceil(ENOUGH_STEPS / each / 10)
+        watch.say(f"{steps} steps in all, few for a new head: schedule.epochs={more} would make {more * each:,}")
 
 
 def _validation(sources: Sequence[Source], job: Job, watch: Watch) -> Callable[[int], Mapping[str, float]]:
