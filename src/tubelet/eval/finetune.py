@@ -58,7 +58,6 @@ def _finetune(recipe: FinetuneRecipe, out: Path, watch: Watch, *, fresh: bool) -
     names = sets.names
     recipe = replace(recipe, classes=len(names))
     _tell(names, sets, watch)
-    _tell_few_steps(recipe, sets, watch)
     # A checkpoint follows where a run goes on, so what it once started from need not exist any more.
     goes_on = latest(out) is not None and not fresh
     taught = read_teacher(recipe, names, watch)
@@ -72,6 +71,7 @@ def _finetune(recipe: FinetuneRecipe, out: Path, watch: Watch, *, fresh: bool) -
     prepare(out, fresh=fresh)  # after all that can be refused, for `fresh` removes what was there
     write_class_names(out, names)
     write_teacher(out, taught)
+    _tell_few_steps(recipe, sets, watch)
     job = Job(
         recipe=recipe,
         out=out,
