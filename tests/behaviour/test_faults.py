@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -41,12 +42,11 @@ def names(out: Path) -> list[str]:
     return sorted(path.name for path in (out / "checkpoints").iterdir())
 
 
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for one checkpoint of the toy and a half."""
-    folder = tmp_path / "disk"
+@contextlib.contextmanager
+def file_system(folder: Path, kib: int) -> Iterator[Path]:
+    """A small one of its own at the new `folder`, in memory; who may not mount skips the test."""
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={TINY_DISK_KIB}k", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)]
     if os.name != "posix" or os.getuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small file system needs root")
     try:
@@ -59,20 +59,20 @@ TINY_DISK_KIB = 440
 
 
 @pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for one checkpoint of the toy and a half."""
+    with file_system(tmp_path / "disk", TINY_DISK_KIB) as folder:
+        yield folder
+
+
+@pytest.fixture
 def read_only_videos(tmp_path: Path) -> Iterator[Path]:
     """Videos on a file system on which nothing can be written."""
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    if os.name != "posix" or os.getuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a file system needs root")
-    try:
+    with file_system(tmp_path / "videos", 4096) as folder:
         for index in range(4):
             write_video(folder / f"{index}.mp4", 90, seed=index)
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -40,7 +40,7 @@ def read_teacher(recipe: FinetuneRecipe, names: Names, watch: Watch) -> Taught |
         return None
     saved = load_classifier(teacher_path(recipe.distill))
     columns = columns_of(saved.weights, saved.names, names)
-    check_frames(saved.weights, saved.recipe.clip.frames, recipe.clip)
+    _check_frames(saved.weights, saved.recipe.clip.frames, recipe.clip)
     for line in (_words(saved, names, recipe.clip), *saved.notes):
         watch.say(f"teacher: {line}")
     sha256 = on_main(lambda: digest(saved.classifier.state_dict()))
@@ -64,7 +64,7 @@ def teacher_path(distill: Distill) -> Path:
 def check_taught(teacher: Imported, names: Names, clip: ClipShape) -> None:
     """What `read_teacher` refuses of a classifier that is not built, or still to come."""
     columns_of(teacher.file, names_of(teacher), names)
-    check_frames(teacher.file, teacher.recipe.clip.frames, clip)
+    _check_frames(teacher.file, teacher.recipe.clip.frames, clip)
 
 
 def method_of(classifier: Classifier, recipe: FinetuneRecipe, taught: Taught | None) -> Supervised:
@@ -98,7 +98,7 @@ def columns_of(teacher: Path, known: Names, names: Names) -> Int[Tensor, " K"]:
     return torch.tensor([places[normalised(name)] for name in names])
 
 
-def check_frames(teacher: Path, frames: int, clip: ClipShape) -> None:
+def _check_frames(teacher: Path, frames: int, clip: ClipShape) -> None:
     """ValueError where a teacher that takes clips of `frames` frames is to see others."""
     if frames != clip.frames:
         raise ValueError(
