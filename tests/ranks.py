@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import socket
@@ -65,6 +66,7 @@ def _be(rank: int, world: int, port: int, file: Path, work: Callable[[int], None
     out = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
+    faulthandler.enable(file=out)  # a fault in compiled code says where, here and not in pytest's own stream
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115  not pytest's
     torch.set_num_threads(1)
     code = 1

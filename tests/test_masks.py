@@ -132,6 +132,21 @@ def test_a_grid_too_small_for_blocks_is_refused(kind: type[Cube | BlockTube], gr
     assert says.replace("2 x 1 x 1", "1 x 1 x 1" if kind is BlockTube else "2 x 1 x 1") in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("rule", "grid", "seed"),
+    [
+        (BlockTube(ratio=0.75, cell=(1, 1, 1)), Grid(1, 7, 7), 7702),
+        (BlockTube(ratio=0.75, cell=(1, 1, 1)), Grid(1, 7, 7), 12071),
+        (Cube(ratio=0.1, cell=(1, 1, 1)), Grid(8, 7, 7), 22474),
+    ],
+    ids=lambda value: getattr(value, "kind", None),
+)
+def test_a_clip_whose_first_tries_all_miss_gets_its_blocks(rule: Cube | BlockTube, grid: Grid, seed: int) -> None:
+    """With these seeds the first 10 (100) tries fit nowhere: a run that asks them must not end there, clip by clip."""
+    hidden = draw(rule, grid, seed)
+    assert 0 < hidden.sum() <= round(rule.ratio * grid.tokens)
+
+
 @pytest.mark.parametrize("rule", [Cube(), BlockTube()], ids=lambda rule: rule.kind)
 def test_same_seed_same_blocks(rule: Cube | BlockTube) -> None:
     grid = Grid(8, 14, 14)

@@ -235,6 +235,10 @@ def _pick(
     return hidden
 
 
+_FIRST_TRIES: Final = 50_000
+"""In vain before the first block: then none can fit. A rule that places 1 of 1,000 tries fails once in 10^21 clips."""
+
+
 class _Block(NamedTuple):
     """Cells over time, height and width."""
 
@@ -252,10 +256,14 @@ def _blocks(
     tries: int,
     largest: int | None = None,
 ) -> Bool[np.ndarray, "t h w"]:
-    """Blocks one by one, of sides that `draw` gives for the number of cells they may hide, at random places."""
+    """Blocks one by one, of sides that `draw` gives for the number of cells they may hide, at random places.
+
+    `tries` in vain end it once there is a block. Where none has fitted yet they say nothing: a run would end at the
+    one clip of many whose first tries all miss, and again at each restart, as its draw is always the same.
+    """
     wanted = round(rule.ratio * cells.tokens)
     hidden = np.zeros(cells, dtype=np.bool_)
-    lacking, left = wanted, tries
+    lacking, left = wanted, max(tries, _FIRST_TRIES)
     while lacking > 0 and left > 0:
         most = min(lacking, largest or lacking)
         t, h, w = draw(most)

@@ -116,6 +116,30 @@ def test_pieces_of_ranks_are_exact_too(parallel: str, tmp_path: Path) -> None:
     assert_close(tmp_path / "one", tmp_path / "many")
 
 
+class SomeUnscored(ToySet):
+    """No token of the odd clips enters the loss, as where the mask hides time steps that the decoder leaves out."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        one = super().__getitem__(key)
+        assert isinstance(one, Sample)
+        assert one.masks is not None
+        masks = one.masks.clone()
+        masks[:, 1:] &= bool(one.index % 2 == 0)
+        return replace(one, masks=masks)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_clip_without_a_scored_token_weighs_nothing(parallel: str, tmp_path: Path) -> None:
+    """Each clip is a piece of its own, in one process and in two."""
+    changes = ("model.encoder.drop_path=0", "schedule.epochs=3")
+    whole("pretrain", tmp_path / "one", *changes, dataset=SomeUnscored())
+    whole("pretrain", tmp_path / "cut", *changes, "run.accumulate=6", dataset=SomeUnscored())
+    assert_close(tmp_path / "one", tmp_path / "cut")
+    how = (f"run.parallel={parallel}", "run.accumulate=3")
+    all_ended(spread("pretrain", tmp_path / "many", *changes, *how, dataset=SomeUnscored()))
+    assert_close(tmp_path / "one", tmp_path / "many")
+
+
 @pytest.mark.parametrize(("parallel", "pieces"), [("ddp", 1), ("ddp", 3), ("fsdp", 3)])
 def test_a_rank_without_a_readable_file_keeps_nobody_waiting(parallel: str, pieces: int, tmp_path: Path) -> None:
     """In some steps one rank has nothing, or less than others, in some none has anything."""

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from ranks import run_ranks
 from toy_run import Notes, log_lines
-from toy_stages import Fatal, filled, killed, material, toy_stages, void
+from toy_stages import Fatal, filled, killed, material, post_recipe, target_recipe, toy_stages, void
 from tubelet.eval.progressive import check_stages, run_stages
-from tubelet.recipe import ProgressiveRecipe, change_stages, read_any_recipe
+from tubelet.recipe import ProgressiveRecipe, Stage, change_stages, override, read_any_recipe
 from tubelet.spec import replace
 
 FOLDERS = ("1-pretrain", "2-post", "3-target")
@@ -165,6 +165,22 @@ def test_a_finished_stage_needs_its_videos_no_more(tmp_path: Path) -> None:
     assert code == 143
     (videos / "one.txt").unlink()
     run_stages(recipe, tmp_path / "run", Notes())
+
+
+def test_a_stage_that_was_tested_needs_its_test_no_more(tmp_path: Path) -> None:
+    videos = material(tmp_path / "material")
+    shutil.copy(videos / "a.csv", videos / "test.csv")
+    shutil.copytree(videos / "target", videos / "others")
+    post = Stage(name="post", recipe=post_recipe(videos), evaluate=str(videos / "test.csv"))
+    own = override(target_recipe(videos), [f"data.val={videos / 'others'}"])
+    target = Stage(name="target", recipe=own, evaluate=True)
+    recipe = filled(ProgressiveRecipe(name="toy", stages=(post, target)))
+    results = run_stages(recipe, tmp_path / "run", Notes())
+    (videos / "test.csv").unlink()
+    shutil.rmtree(videos / "others")
+    notes = Notes()
+    assert run_stages(recipe, tmp_path / "run", notes) == results
+    assert not [line for line in notes.lines if line.startswith("test of")]
 
 
 @pytest.mark.parametrize(

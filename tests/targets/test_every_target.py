@@ -125,6 +125,24 @@ def test_the_loss_is_a_mean_over_scored_tokens_of_the_batch(target: Target) -> N
 
 
 @every_target
+def test_where_nothing_is_scored_there_is_no_loss_and_no_gradient(target: Target) -> None:
+    """Such is a piece of a step whose clips have no scored token; not a number times its share of 0 is none either."""
+    prediction = torch.rand(2, 3, target.width(CUBE), requires_grad=True)
+    loss = target.loss(prediction, target.rows(clips(), WANTED, CUBE), torch.zeros(2, 3))
+    loss.backward()
+    assert loss.item() == 0
+    assert prediction.grad is not None
+    assert not prediction.grad.any()
+
+
+@every_target
+def test_no_token_need_be_wanted(target: Target) -> None:
+    rows = target.rows(clips(), torch.empty(2, 0, dtype=torch.int64), CUBE)
+    assert rows.shape[:2] == (2, 0)
+    assert target.loss(torch.rand(2, 0, target.width(CUBE)), rows, torch.zeros(2, 0)) == 0
+
+
+@every_target
 def test_no_value_is_asked_of_the_device(target: Target) -> None:
     """On the meta device there is none: `.item()`, or a shape that follows from values, would raise."""
     if isinstance(target, Asked):  # its network goes where the clips are, and would not come back from there

@@ -257,5 +257,7 @@ def test_videos_without_colours() -> None:
     torch.testing.assert_close(
         spec.rows(video, ALL, CUBE), spec.rows(video.expand(-1, 3, -1, -1, -1), ALL, CUBE), atol=1e-5, rtol=0
     )
+    halves = video.expand(-1, 3, -1, -1, -1).bfloat16()  # luma is float32 all the same
+    assert torch.equal(spec.rows(halves, ALL, CUBE), spec.rows(halves.float(), ALL, CUBE))
     with pytest.raises(ValueError, match="colours=grey takes 1 or 3 channels, the video has 2"):
         spec.rows(noise()[:, :2], ALL, CUBE)

@@ -14,7 +14,7 @@ import torch
 
 from tubelet.eval.evaluate import evaluate
 from tubelet.eval.finetune import finetune
-from tubelet.eval.stage_checks import check_steps, tested_videos
+from tubelet.eval.stage_checks import check_steps, tested_source, tested_videos
 from tubelet.eval.stages import Step, check_kept, clear, first_to_redo, steps_of, write_seal
 from tubelet.eval.tables import write_csv
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, ProgressiveRecipe, write_recipe
@@ -136,16 +136,12 @@ def _test(step: Step, watch: Watch) -> None:
     """The test that a stage asks for, unless it was done."""
     if step.evaluate is False or not isinstance(step.recipe, FinetuneRecipe):
         return
-    videos, views = tested_videos(step), step.recipe.views
-    done = _metrics(step)
-    if done is not None and (done["source"], done["clips"], done["crops"]) == (
-        str(videos.source),
-        views.clips,
-        views.crops,
-    ):
+    source, views, done = tested_source(step), step.recipe.views, _metrics(step)
+    asked = (str(source), views.clips, views.crops)
+    if done is not None and (done["source"], done["clips"], done["crops"]) == asked:
         return
-    watch.say(f"test of {step.name} on {videos.source}")
-    evaluate(step.folder, videos, watch=watch, allow_missing=True, out=_test_folder(step))
+    watch.say(f"test of {step.name} on {source}")
+    evaluate(step.folder, tested_videos(step), watch=watch, allow_missing=True, out=_test_folder(step))
 
 
 def _test_folder(step: Step) -> Path:

@@ -82,6 +82,18 @@ def score_videos(
     return Scored(sums.means(index), labels_of(videos)[index], index, tuple(missing))
 
 
+def passes(classifier: Classifier, views: int) -> int:
+    """In how many passes `score_videos` scores so many videos of one view each."""
+    return -(-views // views_per_pass(classifier.encoder.grid))
+
+
+def pass_unseen(classifier: Classifier, recipe: FinetuneRecipe, device: torch.device) -> None:
+    """A pass whose scores nobody sees, of one black view."""
+    frames, size = recipe.clip.frames, recipe.clip.size
+    black = torch.zeros((1, 3, frames, size, size), dtype=torch.uint8)
+    probabilities(classifier, black, device=device, autocast=autocast(device, pick_precision(recipe.run, device)))
+
+
 def labels_of(videos: Sequence[VideoRef]) -> Int[np.ndarray, " M"]:
     """The label of each video, -1 where it has none."""
     return np.array([-1 if video.label is None else video.label for video in videos], dtype=np.int64)

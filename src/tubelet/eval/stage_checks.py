@@ -20,6 +20,7 @@ from tubelet.eval.stages import Step
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.masked import MaskedMethod
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, reading_of
+from tubelet.recipe.sources import source_names
 from tubelet.rng import generator, step_rng
 from tubelet.spec import replace
 from tubelet.train.device import pick_device
@@ -56,9 +57,10 @@ def check_steps(steps: Sequence[Step], *, redone: int) -> None:
 def tested_videos(step: Step) -> Manifest:
     """The videos that a stage is tested on. ValueError where it names none that are there."""
     recipe = cast(FinetuneRecipe, step.recipe)
+    source = tested_source(step)
     if isinstance(step.evaluate, str):
         return read_manifest(
-            Path(step.evaluate),
+            source,
             root=path_or_none(recipe.data.root),
             labelled=True,
             clip_frames=recipe.clip.frames,
@@ -68,9 +70,20 @@ def tested_videos(step: Step) -> Manifest:
         raise ValueError("evaluate: true tests on the validation videos, and none are given; name a list instead")
     if len(sets.val) == 1:
         (only,) = sets.val
-        return Manifest(only.videos, sets.names, Path(only.name))
+        return Manifest(only.videos, sets.names, source)
     named = [dataclasses.replace(one, name=f"{source.name}/{one.name}") for source in sets.val for one in source.videos]
-    return Manifest(tuple(named), sets.names, Path(recipe.name))
+    return Manifest(tuple(named), sets.names, source)
+
+
+def tested_source(step: Step) -> Path:
+    """What the videos are called that a stage is tested on; nothing is read, so they need not be there any more."""
+    recipe = cast(FinetuneRecipe, step.recipe)
+    if isinstance(step.evaluate, str):
+        return Path(step.evaluate)
+    data = recipe.data
+    named = zip(source_names(data.sources), data.sources, strict=True)
+    tested = [name for name, one in named if one.val is not None] if data.sources else [data.val or recipe.name]
+    return Path(tested[0] if len(tested) == 1 else recipe.name)
 
 
 @dataclass

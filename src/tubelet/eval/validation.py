@@ -11,7 +11,7 @@ import torch
 from tubelet.data.dataset import Skipped
 from tubelet.data.mixed import Source
 from tubelet.eval.metrics import top_k
-from tubelet.eval.scoring import score_videos
+from tubelet.eval.scoring import pass_unseen, passes, score_videos
 from tubelet.methods.classifier import Classifier
 from tubelet.recipe import FinetuneRecipe
 from tubelet.spec import replace
@@ -47,22 +47,28 @@ def validation(
 
 
 def _right(source: Source, recipe: FinetuneRecipe, classifier: Classifier, *, rank: int, world: int) -> float:
-    """How many of this rank's videos of a source get their own class, from one centre view."""
-    videos = source.videos[rank::world]
-    if not videos:
-        return 0.0
+    """How many of this rank's videos of a source get their own class, from one centre view.
+
+    All ranks make as many passes as rank 0, which has most videos: where weights are spread, a pass is made together.
+    """
+    videos, right = source.videos[rank::world], 0.0
+    device: torch.device = next(classifier.parameters()).device
 
     def refuse(bad: Skipped) -> None:
         raise ValueError(f"{bad.path}: {bad.reason}; mend it or take it out of {source.name}")
 
-    own = recipe
-    if source.sampler is not None:
-        own = replace(recipe, data=replace(recipe.data, sampler=source.sampler))
-    device: torch.device = next(classifier.parameters()).device
-    scored = score_videos(
-        classifier, videos, own, views=(1, 1), device=device, on_bad=refuse, on_progress=lambda _: None
-    )
-    return float(round(top_k(scored.scores, scored.labels, 1) * len(videos)))
+    if videos:
+        own = recipe
+        if source.sampler is not None:
+            own = replace(recipe, data=replace(recipe.data, sampler=source.sampler))
+        scored = score_videos(
+            classifier, videos, own, views=(1, 1), device=device, on_bad=refuse, on_progress=lambda _: None
+        )
+        right = float(round(top_k(scored.scores, scored.labels, 1) * len(videos)))
+    most, mine = (passes(classifier, len(source.videos[each::world])) for each in (0, rank))
+    for _ in range(most - mine):
+        pass_unseen(classifier, recipe, device)
+    return right
 
 
 def _before(out: Path, epoch: int) -> list[float]:

@@ -81,7 +81,7 @@ def take_cubes(video: Num[Tensor, "B C T H W"], index: Int[Tensor, "B V"], cube:
     Rows of 8 bytes are moved as one number, which is 4 times as fast on a CPU as byte by byte.
     """
     byte_rows = video.dtype == torch.uint8 and cube.width % WORD_BYTES == 0 and video.is_contiguous()
-    if not byte_rows or video.storage_offset() % WORD_BYTES:
+    if not byte_rows or video.storage_offset() % WORD_BYTES or not index.numel():
         return take_cubes_plain(video, index, cube)
     words = take_cubes_plain(video.view(torch.int64), index, cube._replace(width=cube.width // WORD_BYTES))
     return words.view(torch.uint8)

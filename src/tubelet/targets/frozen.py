@@ -116,8 +116,3 @@ def of_tokens(answer: Num[Tensor, "B N *D"], wanted: Int[Tensor, "B K"]) -> Num[
     """The wanted ones of all tokens of the grid."""
     clip = torch.arange(len(answer), device=answer.device).unsqueeze(1)
     return answer[clip, wanted]
-
-
-def weighted_mean(error: Float[Tensor, "B K"], weight: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
-    """Over the tokens of the batch, by weight."""
-    return (error * weight).sum() / weight.sum()

@@ -132,7 +132,7 @@ class Hog(OwnTarget):
         if channels == (3 if self.colours == "rgb" else 1):
             return frames
         if self.colours == "grey" and channels == 3:
-            red, green, blue = frames.unbind(1)
+            red, green, blue = (frames.float() if frames.is_floating_point() else frames).unbind(1)
             return (red * LUMA[0] + green * LUMA[1] + blue * LUMA[2]).unsqueeze(1)
         takes = "1 or 3" if self.colours == "grey" else "3"
         hint = "; set target.colours=grey" if channels == 1 else ""

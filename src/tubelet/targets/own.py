@@ -32,5 +32,10 @@ def weighted_squared_error(
     prediction: Float[Tensor, "B K P"], target: Float[Tensor, "B K P"], weight: Float[Tensor, "B K"]
 ) -> Float[Tensor, ""]:
     """Mean over P, then over the tokens of the batch by weight; in float32 under autocast too."""
-    error = (prediction.float() - target).square().mean(-1)
-    return (error * weight).sum() / weight.sum()
+    return weighted_mean((prediction.float() - target).square().mean(-1), weight)
+
+
+def weighted_mean(error: Float[Tensor, "B K"], weight: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+    """Over the tokens of the batch, by weight; 0 where none has any, as in a piece of a step that weighs nothing."""
+    total = weight.sum()
+    return (error * weight).sum() / (total + (total == 0))

@@ -188,14 +188,14 @@ def _meet(run: Run, here: Place, say: Callable[[str], None]) -> Pulse:
         )
         _host_group = dist.new_group(backend="gloo", timeout=_STUCK) if on_gpu else None
         beats = _store()  # a connection of its own: a store does one thing after the other
+        pulse = Pulse(beats, rank=here.rank, world=here.world, patience=run.lost_after_seconds, say=say)
+        barrier()
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise ValueError(
-            f"the {here.world} processes did not meet at {where} ({_short(error)}); "
+            f"the {here.world} processes did not meet at {where} ({_sign(error)}); "
             "is each of them started, and can they reach each other?"
         ) from error
-    pulse = Pulse(beats, rank=here.rank, world=here.world, patience=run.lost_after_seconds, say=say)
-    barrier()
     pulse.start()
     return pulse
 
