@@ -235,10 +235,6 @@ def _pick(
     return hidden
 
 
-_FIRST_TRIES: Final = 50_000
-"""In vain before the first block: then none can fit. A rule that places 1 of 1,000 tries fails once in 10^21 clips."""
-
-
 class _Block(NamedTuple):
     """Cells over time, height and width."""
 
@@ -258,12 +254,11 @@ def _blocks(
 ) -> Bool[np.ndarray, "t h w"]:
     """Blocks one by one, of sides that `draw` gives for the number of cells they may hide, at random places.
 
-    `tries` in vain end it once there is a block. Where none has fitted yet they say nothing: a run would end at the
-    one clip of many whose first tries all miss, and again at each restart, as its draw is always the same.
+    `tries` in vain end it once there is a block; before, they would end a run at the clip whose first ones all miss.
     """
     wanted = round(rule.ratio * cells.tokens)
     hidden = np.zeros(cells, dtype=np.bool_)
-    lacking, left = wanted, max(tries, _FIRST_TRIES)
+    lacking, left = wanted, max(tries, 50_000)  # where 1 of 1,000 tries fits, one clip in 10^21 gets none
     while lacking > 0 and left > 0:
         most = min(lacking, largest or lacking)
         t, h, w = draw(most)

@@ -18,6 +18,7 @@ from toy_claims import assert_goes_on, assert_two_ranks_agree, say
 from toy_dvae import write_dvae
 from toy_labelled import labelled_folder
 from toy_run import CLIP, VIT, Notes, finetune_recipe, killer, pretrain_recipe, records
+from tubelet.eval.finetune import finetune
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
@@ -146,6 +147,22 @@ def test_another_teacher_is_refused_and_fresh_takes_it(videos: Path, teachers: P
     pretrain(stranger, tmp_path / "run", Notes(), fresh=True)
 
 
+@pytest.mark.parametrize("part", ["", "model", "model/model.safetensors"])
+def test_a_teacher_or_a_start_is_not_replaced_by_what_it_is_for(
+    part: str, videos: Path, teachers: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(teachers / "video", tmp_path / "video")
+    needed, out = tmp_path / "video" / part, tmp_path / "video"
+    with pytest.raises(ValueError, match=r"target\.teacher lies in .*, where this run would replace it"):
+        pretrain(toy(videos, "target=features", f"target.teacher={needed}"), out, Notes(), fresh=True)
+    with pytest.raises(ValueError, match=r"start lies in .*, where this run would replace it"):
+        pretrain(toy(videos, f"start={needed}"), out, Notes())
+    tuned = override(finetune_recipe(), [f"data.train={videos}", f"start={needed}", "classes=2"])
+    with pytest.raises(ValueError, match=r"start lies in .*, where this run would replace it"):
+        finetune(tuned, out, Notes(), fresh=True)
+    assert (out / "model/model.safetensors").read_bytes() == (teachers / "video/model/model.safetensors").read_bytes()
+
+
 def test_colours_of_an_image_teacher_make_it_another(videos: Path, teachers: Path, tmp_path: Path) -> None:
     recipe = toy(videos, *by(teachers / "image"))
     with pytest.raises(Interrupted):
@@ -252,6 +269,7 @@ BAD: dict[str, tuple[Wrong, str]] = {
     "no colours": (lambda t, f: by(without(t / "image", f, "preprocessor_config.json")), "lacks preprocessor_config"),
     "a language model": (lambda t, f: by(changed_config(t / "image", f, model_type="bert")), "folder of 'bert', which"),
     "half a model": (lambda t, f: by(changed_config(t / "image", f, num_hidden_layers=2)), "lacks encoder.layer.1"),
+    "a frame of a clip": (lambda t, f: (*by(t / "video"), "target.frames=all"), "frames=all is for image teachers"),
     "other frames": (lambda t, f: (*by(t / "video"), "clip.frames=8"), "sees clips of 4 frames, this recipe makes 8"),
     "other grid": (
         lambda t, f: (*by(t / "video"), "model.encoder.patch=4"),

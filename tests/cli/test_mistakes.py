@@ -84,7 +84,13 @@ def test_unknown_recipe(command: str, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_recipe_of_the_other_kind(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "this command takes a pretrain recipe" in mistake(capsys, "pretrain", "videomae-s-small-finetune")
+    line = mistake(capsys, "pretrain", "videomae-s-small-finetune", "--data", "videos")  # a field that it has not
+    assert "is a finetune recipe, for tubelet finetune; this command takes a pretrain recipe" in line
+
+
+def test_a_name_like_no_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    line = mistake(capsys, "pretrain", ".")
+    assert line.endswith("unknown recipe '.' (see: tubelet recipes list)")
 
 
 def test_unknown_field(capsys: pytest.CaptureFixture[str]) -> None:

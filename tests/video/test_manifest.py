@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +65,21 @@ def test_a_video_called_video_is_no_header(folder: Path) -> None:
     assert found(listed(folder, "video 1.mp4 0\na.mp4 1\n")) == [("video 1.mp4", 0), ("a.mp4", 1)]
     assert found(listed(folder, "video 1.mp4\n"), labelled=False) == [("video 1.mp4", None)]
     assert found(listed(folder, "video label\na.mp4 1\n")) == [("a.mp4", 1)]
+
+
+def test_a_folder_that_cannot_be_opened_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its videos would be missing, and nobody know of them. Root opens everything, so the system's refusal is acted."""
+    closed, scandir = str(folder / "closed"), os.scandir
+    Path(closed).mkdir()
+
+    def refusing(path: str) -> Any:
+        if str(path) == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(ValueError, match=r"closed: cannot be opened \(permission denied\); make it readable"):
+        read_manifest(folder, labelled=False)
 
 
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tubelet.weights.files import read_content, read_tensors
+from tubelet.weights.tensors import write_tensors
 
 STATE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1)}
 
@@ -183,3 +184,13 @@ def no_checkpoints(folder: Path) -> dict[str, str]:
 def test_what_is_no_checkpoint_is_one_clear_line_each(tmp_path: Path) -> None:
     for name, said in no_checkpoints(tmp_path).items():
         assert said in refusal(tmp_path / name)
+
+
+def test_weights_may_be_read_by_those_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_tensors(STATE, tmp_path / "new.safetensors")
+        write_tensors(STATE, tmp_path / "new.safetensors")  # again, over a file
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new.safetensors").stat().st_mode & 0o777 == 0o640

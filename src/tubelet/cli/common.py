@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
@@ -35,30 +36,40 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run fold
 
 def load_any_recipe(name: str, changes: list[str]) -> PretrainRecipe | FinetuneRecipe:
     """A shipped recipe by name, or one from a YAML file, with `field=value` changes. ValueError where one is wrong."""
-    from tubelet.recipe import PretrainRecipe, override, read_recipe
-    from tubelet.recipes import RECIPES
-    from tubelet.spec import did_you_mean
+    from tubelet.recipe import PretrainRecipe, override
 
-    if name in RECIPES:
-        recipe = RECIPES[name]()
-    elif Path(name).is_file():
-        recipe = read_recipe(Path(name))
-    elif name.endswith((".yaml", ".yml")):
-        raise ValueError(f"{name}: no such recipe file")
-    else:
-        raise ValueError(f"unknown recipe {name!r}; {did_you_mean(name, RECIPES)} (see: tubelet recipes list)")
+    recipe = _named(name)
     if isinstance(recipe, PretrainRecipe):  # `override` gives back the kind that it gets, which mypy must see
         return override(recipe, changes)
     return override(recipe, changes)
 
 
+def _named(name: str) -> PretrainRecipe | FinetuneRecipe:
+    from tubelet.recipe import read_recipe
+    from tubelet.recipes import RECIPES
+
+    if name in RECIPES:
+        return RECIPES[name]()
+    if Path(name).is_file():
+        return read_recipe(Path(name))
+    if name.endswith((".yaml", ".yml")):
+        raise ValueError(f"{name}: no such recipe file")
+    near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown recipe {name!r}{hint} (see: tubelet recipes list)")
+
+
 def load_recipe(name: str, changes: list[str], kind: type[RecipeT]) -> RecipeT:
     """Like `load_any_recipe`, for a command that takes one kind of recipe."""
-    recipe = load_any_recipe(name, changes)
-    if not isinstance(recipe, kind):
+    from tubelet.recipe import override
+
+    recipe = _named(name)
+    if not isinstance(recipe, kind):  # before changes, whose fields it may not have
         wanted = kind.model_fields["kind"].default
-        raise ValueError(f"{name} is a {recipe.kind} recipe; this command takes a {wanted} recipe")
-    return recipe
+        raise ValueError(
+            f"{name} is a {recipe.kind} recipe, for tubelet {recipe.kind}; this command takes a {wanted} recipe"
+        )
+    return override(recipe, changes)
 
 
 def given(changes: dict[str, str | int | None]) -> list[str]:

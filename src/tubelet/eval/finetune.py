@@ -25,7 +25,7 @@ from tubelet.train.distributed import is_main, joined
 from tubelet.train.ema import Ema
 from tubelet.train.loop import Job, fit
 from tubelet.train.optim import ParameterGroup, parameter_groups
-from tubelet.train.resume import prepare
+from tubelet.train.resume import check_apart, prepare
 from tubelet.train.taught import check_teacher, write_teacher
 from tubelet.train.watch import Silent, Watch
 from tubelet.weights.places import CLASSES_FILE
@@ -60,6 +60,9 @@ def _finetune(recipe: FinetuneRecipe, out: Path, watch: Watch, *, fresh: bool) -
     _tell(names, sets, watch)
     # A checkpoint follows where a run goes on, so what it once started from need not exist any more.
     goes_on = latest(out) is not None and not fresh
+    if not goes_on:
+        teacher = None if recipe.distill is None else recipe.distill.teacher
+        check_apart(out, {"start": recipe.start, "distill.teacher": teacher})
     taught = read_teacher(recipe, names, watch)
     with building(recipe.run, goes_on=goes_on):
         classifier = first_classifier(replace(recipe, start=None) if goes_on else recipe, watch, names)

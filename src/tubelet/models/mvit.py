@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from tubelet.models.mvit_spec import BlockShape, MViTSpec, block_shapes
 from tubelet.nn.drop_path import drop_path_rates
 from tubelet.nn.init import biased_normal_
+from tubelet.nn.overlapping import OverlappingCubes
 from tubelet.nn.pixels import Normalise
 from tubelet.nn.pooling_attention import PoolingAttention
 from tubelet.nn.pooling_block import PoolingBlock
@@ -34,7 +35,7 @@ class MViT(nn.Module):
         self.out_grid = shapes[-1].pooling.q_grid
         self.out_width, self.out_heads = spec.out_width, spec.out_heads
         self.normalise = Normalise(spec.colours)
-        self.patch_embed = nn.Conv3d(3, spec.width, spec.patch_kernel, spec.patch_stride, spec.patch_padding)
+        self.patch_embed = OverlappingCubes(3, spec.width, spec.patch_kernel, spec.patch_stride, spec.patch_padding)
         self._check_grid()
         self.class_token = _vectors(1, spec.width) if spec.class_token else None
         self.mask_token = _vectors(1, spec.width) if masked else None

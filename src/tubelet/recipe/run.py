@@ -30,7 +30,7 @@ class Schedule(Spec):
 
 
 class Run(Spec):
-    """How the work is cut up and kept; nothing here changes what is learnt but `batch_size`."""
+    """How the work is cut up and kept. Only `batch_size` changes what is learnt; `accumulate` changes some draws."""
 
     batch_size: int = Field(default=256, ge=1, description="videos in an optimiser step, over all devices")
     accumulate: int = Field(default=1, ge=1, description="pieces each device cuts a step into to save memory")

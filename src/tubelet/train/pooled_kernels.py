@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tubelet.models.mvit_spec import MViTSpec
+from tubelet.nn.overlapping import OverlappingCubes
 from tubelet.nn.pixels import Normalise
 from tubelet.nn.pooling_attention import PoolingAttention
 from tubelet.nn.pooling_block import PoolingBlock
@@ -69,7 +70,8 @@ class Overlapping:
         spec, video = self.spec, made_up_video(self.clip, site, clips)
         normalise = Normalise(spec.colours).to(site.device)
         with step_rng(0, 0):
-            embed = nn.Conv3d(3, spec.width, spec.patch_kernel, spec.patch_stride, spec.patch_padding).to(site.device)
+            embed = OverlappingCubes(3, spec.width, spec.patch_kernel, spec.patch_stride, spec.patch_padding)
+        embed = embed.to(site.device)
         tokens = self.clip.grid(spec.patch_cube).tokens
         is_hidden = (torch.arange(tokens, device=site.device) % 2 == 0).view(1, tokens, 1)
         mask_token = site.leaf(1, 1, spec.width)

@@ -15,7 +15,7 @@ from tubelet.train.export import write_model
 from tubelet.train.job import Job
 from tubelet.train.loop import fit
 from tubelet.train.optim import parameter_groups
-from tubelet.train.resume import prepare
+from tubelet.train.resume import check_apart, prepare
 from tubelet.train.sources import training_set, unlabelled_sources
 from tubelet.train.taught import check_teacher, known_target, write_teacher
 from tubelet.train.watch import Silent, Watch
@@ -37,6 +37,8 @@ def pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool = F
 def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -> Path:
     sources = unlabelled_sources(recipe.data, watch.say, clip_frames=recipe.clip.frames)
     goes_on = latest(out) is not None and not fresh
+    if not goes_on:
+        check_apart(out, {"start": recipe.start, "target.teacher": getattr(recipe.target, "teacher", None)})
     with building(recipe.run, goes_on=goes_on):
         method = build_method(recipe)
     taught = known_target(method.target, watch)

@@ -21,6 +21,7 @@ from tubelet.weights.places import TEACHER_FILE
 MODEL_FOLDER: Final = "model"
 RECIPE: Final = "recipe.yaml"
 EVALUATION: Final = "evaluation"
+_FOLDERS: Final = (checkpoint.CHECKPOINTS, TENSORBOARD, MODEL_FOLDER, EVALUATION)
 FREE: Final = frozenset(
     {
         *("name", "data.workers", "data.cache", "data.max_skipped", "run.log_every", "run.save_every", "run.keep"),
@@ -48,9 +49,18 @@ def _prepare(out: Path, *, fresh: bool) -> None:
             remove_work(out)
 
 
+def check_apart(out: Path, needed: Mapping[str, str | None]) -> None:
+    """ValueError where a new run in this folder would replace weights that it needs, by the option that names them."""
+    here = out.resolve()
+    for option, given in needed.items():
+        where = None if given is None else Path(given).resolve()
+        if where is not None and (where == here or any(where.is_relative_to(here / one) for one in _FOLDERS)):
+            raise ValueError(f"{given}: {option} lies in {out}, where this run would replace it; choose another --out")
+
+
 def remove_work(out: Path) -> None:
     """Remove what runs write in a run folder, and nothing else."""
-    for folder in (checkpoint.CHECKPOINTS, TENSORBOARD, MODEL_FOLDER, EVALUATION):
+    for folder in _FOLDERS:
         if (out / folder).exists():
             shutil.rmtree(out / folder)
     for file in (LOG, SKIPPED, RECIPE, NON_FINITE, TEACHER_FILE):

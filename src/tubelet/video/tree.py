@@ -73,10 +73,11 @@ class _Found:
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Each folder by its relative name (empty for `folder`), and the files in it.
 
-    Through links to folders as well (sets are often linked), but no folder twice.
+    Through links to folders as well (sets are often linked), but no folder twice. ValueError for one that cannot be
+    opened: videos would be missing, and nobody know of them.
     """
     been: set[str] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         real = os.path.realpath(here)
         if real in been:
             folders.clear()
@@ -85,3 +86,8 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         relative = os.path.relpath(here, folder).replace(os.sep, "/")
         yield "" if relative == "." else relative, files
+
+
+def _refuse(error: OSError) -> None:
+    why = (error.strerror or str(error)).lower()
+    raise ValueError(f"{error.filename}: cannot be opened ({why}); make it readable, or move it away") from error

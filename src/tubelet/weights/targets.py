@@ -89,6 +89,10 @@ def _found(spec: FrozenSpec, recipe: PretrainRecipe, teacher: Imported | None = 
 
 def _video_teacher(read: Imported, spec: Features, clip: ClipShape, grid: Grid) -> _Found:
     trained = read.recipe.clip
+    if spec.frames != "first":
+        raise ValueError(
+            f"{read.file}: target.frames={spec.frames} is for image teachers, and this one sees clips: leave it out"
+        )
     if trained.frames != clip.frames:
         raise ValueError(
             f"{read.file}: the teacher sees clips of {trained.frames} frames, this recipe makes {clip.frames}: "

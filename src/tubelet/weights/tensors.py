@@ -15,13 +15,19 @@ from tubelet.weights.rename import State
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file; its errors of the disk come as OSError."""
+    """Write a safetensors file that others may read as they may what else is written there.
+
+    Its errors of the disk come as OSError.
+    """
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    path.touch()
+    mode = path.stat().st_mode  # as the umask has it; the library leaves a file that only its owner reads
     try:
         safetensors.torch.save_file(plain, path, None if metadata is None else dict(metadata))
     except SafetensorError as error:
         full = "os error 28" in str(error) or "os error 122" in str(error)
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
+    path.chmod(mode)
 
 
 def in_float32(state: State) -> tuple[State, tuple[str, ...]]:
