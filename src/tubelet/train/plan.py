@@ -99,7 +99,7 @@ class Plan:
 
 def make_plan(recipe: Recipe, question: Question) -> Plan:
     """Plan a run; ValueError where recipe and devices do not fit each other, or data are not there."""
-    shapes = layout(recipe)
+    shapes, videos = layout(recipe), _videos(recipe, question)  # what can be refused is, before anything is measured
     flops, parameters = count_flops(shapes), count_parameters(recipe)
     devices = equipment(recipe.run, question.device, question.count)
     batch = share_out(recipe, question.count)
@@ -122,7 +122,7 @@ def make_plan(recipe: Recipe, question: Question) -> Plan:
         lightest=scales.weigh(form, recomputed=blocks),
         fewest=scales.fewest(),
         speed=speed,
-        course=_course(recipe, question, speed.step_seconds),
+        course=_course(recipe, question, videos, speed.step_seconds),
         measured=measured,
         notes=(*_assumptions(recipe), *refused),
     )
@@ -158,8 +158,15 @@ def _speed(recipe: Recipe, devices: Equipment, batch: Batch, question: Question,
     return Speed(seconds, batch.clips / seconds, by_part)
 
 
-def _course(recipe: Recipe, question: Question, seconds: float) -> Course | None:
+def _videos(recipe: Recipe, question: Question) -> int | None:
+    """How many an epoch has, where that is known; ValueError where they are fewer than a batch."""
     videos = videos_of_epoch(recipe, _nobody_listens) if question.videos is None else question.videos
+    if videos is not None:
+        steps_per_epoch(videos, recipe.run.batch_size)
+    return videos
+
+
+def _course(recipe: Recipe, question: Question, videos: int | None, seconds: float) -> Course | None:
     if videos is None:
         return None
     each = steps_per_epoch(videos, recipe.run.batch_size)
