@@ -196,7 +196,8 @@ def test_reconstruct_refuses_in_one_line_and_going_on_needs_the_teacher(
     video, out = videos / "dark/0.mp4", tmp_path / "strip.png"
     said = say("reconstruct", str(video), "--from", str(trained), "-o", str(out), code=2)
     assert said.strip().splitlines() == [
-        f"tubelet: {trained}: reconstruct draws pixels and hog, not the target features"
+        f"tubelet: {trained}: reconstruct draws pixels and hog, not the target features; "
+        "give a run that was trained with target=normalised_pixels or target=hog"
     ]
     said = say("pretrain", str(trained / "recipe.yaml"), "--out", str(trained), code=2)
     assert "no such teacher" in said

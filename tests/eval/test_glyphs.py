@@ -50,6 +50,24 @@ def test_the_fullest_bin_is_white_and_one_channel_is_drawn_grey() -> None:
     assert not pictures.any()
 
 
+def test_many_faint_bins_do_not_add_up() -> None:
+    pictures = glyphs(torch.full((1, 3, 36, 2, 2), 0.25), 16)
+    assert pictures.max() == pytest.approx(0.25 * 255)
+    alone = torch.zeros(1, 1, 36, 1, 1)
+    alone[:, :, 7] = 0.5
+    among = alone + 0.01
+    assert glyphs(among, 16).max() == pytest.approx(0.51 * 255)
+    torch.testing.assert_close(glyphs(alone.expand(-1, 3, -1, -1, -1), 16), glyphs(alone, 16))
+
+
+@pytest.mark.parametrize(("bins", "pixels", "thick"), [(2, 16, 2.0), (8, 16, 2.0), (15, 16, 1.68), (36, 16, 1.4)])
+def test_lines_are_thinner_where_many_bins_share_a_cell(bins: int, pixels: int, thick: float) -> None:
+    middle = bins // 2
+    angle = torch.tensor((middle + 0.5) * torch.pi / bins)
+    row = lines(bins, pixels)[middle, pixels // 2]
+    assert row.sum() * angle.sin() == pytest.approx(thick, abs=0.1)
+
+
 def test_lines_are_centred_and_turn_by_one_bin() -> None:
     strokes = lines(8, 17)
     torch.testing.assert_close(strokes, strokes.flip(1, 2))

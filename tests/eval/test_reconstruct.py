@@ -9,13 +9,9 @@ import av
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
-from safetensors.torch import save_file
-from typer.testing import CliRunner
 
-from tubelet.cli.reconstruct import reconstruct as command
-from tubelet.eval.pictures import side_by_side, strip
+from toy_reconstruct import CLIP, SPEC, invoke, method_of, pixels_hidden, tube_mask, write_run, write_video
 from tubelet.eval.reconstruct import (
     AS_LINES,
     FROM_SEEN,
@@ -26,44 +22,14 @@ from tubelet.eval.reconstruct import (
     reconstruct,
     reconstruct_clip,
 )
-from tubelet.masks import Tube
-from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec
-from tubelet.models.decoder import DecoderSpec
-from tubelet.models.vit import ViTSpec
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, write_recipe
+from tubelet.recipe import FinetuneRecipe, write_recipe
 from tubelet.spec import Spec
-from tubelet.targets.hog import Hog
-from tubelet.targets.kinds import Target
+from tubelet.targets.frame_pixels import FramePixels
+from tubelet.targets.hog import Hog, Norm
+from tubelet.targets.kinds import Target, TargetSpec
 from tubelet.targets.pixels import NormalisedPixels, Pixels
-from tubelet.types import ClipShape, Cube, Grid, Mask, Split
-
-CLIP = ClipShape(frames=4, size=16)
-SPEC = MaskedAutoencoderSpec(
-    encoder=ViTSpec(width=24, depth=1, heads=2, patch=4), decoder=DecoderSpec(width=12, depth=1, heads=2)
-)
-
-
-def write_video(path: Path, *, frames: int = 20, size: int = 32) -> Path:
-    rows, columns = np.mgrid[0:size, 0:size]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width = stream.height = size
-        stream.pix_fmt = "yuv420p"
-        for i in range(frames):
-            picture = np.stack([rows * 7 + i, columns * 7, np.full_like(rows, 9 * i)], -1).astype(np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
-
-
-def write_run(out: Path) -> Path:
-    recipe = PretrainRecipe(name="tiny", clip=CLIP, model=SPEC, mask=Tube(ratio=0.75))
-    (out / "model").mkdir(parents=True)
-    write_recipe(recipe, out / "model" / "recipe.yaml")
-    method = SPEC.build(CLIP, recipe.target)
-    save_file(method.state_dict(), out / "model" / "model.safetensors")
-    return out
+from tubelet.types import Cube, Grid, Split
 
 
 class Unknown(Spec):
@@ -78,24 +44,9 @@ class Unknown(Spec):
         return (target.mean() - prediction.mean()).square() * weight.mean()
 
 
-def tube_mask() -> Mask:
-    hidden = torch.from_numpy(Tube(ratio=0.75)(Grid(2, 4, 4), np.random.default_rng(0)))[None]
-    return Mask(hidden, hidden)
-
-
 @pytest.fixture
 def clip() -> torch.Tensor:
     return torch.randint(0, 256, (1, 3, 4, 16, 16), dtype=torch.uint8)
-
-
-def method_of(target: Target) -> MaskedAutoencoder:
-    return SPEC.build(CLIP, target).eval()
-
-
-def pixels_hidden(mask: Mask) -> np.ndarray:
-    """[T,H,W] bool: which pixels lie in hidden cubes."""
-    hidden = mask.hidden[0].numpy()
-    return hidden.repeat(2, 0).repeat(4, 1).repeat(4, 2)
 
 
 def test_seen_cubes_stay_as_they_are_and_hidden_ones_are_grey_when_masked(clip: torch.Tensor) -> None:
@@ -159,10 +110,78 @@ def test_a_perfect_prediction_of_hog_is_the_truth_where_cubes_are_hidden(
     assert found.truth[0].any()
 
 
-def test_pictures_of_hog_have_a_row_for_the_truth(clip: torch.Tensor) -> None:
-    found = reconstruct_clip(method_of(Hog(cell=4)), clip, tube_mask())
-    assert strip(found, frames=3).shape == (20 + 4 * (128 + 4) + 20, 104 + 3 * (128 + 4), 3)
-    assert side_by_side(found)[0].shape[1] == 4 * (128 + 4)
+@pytest.mark.parametrize("true_statistics", [False, True])
+def test_pixels_of_a_frame_are_drawn_beside_that_frame(
+    clip: torch.Tensor, monkeypatch: pytest.MonkeyPatch, *, true_statistics: bool
+) -> None:
+    method, mask = method_of(FramePixels()), tube_mask()
+
+    def perfect(video: torch.Tensor, split: Split) -> torch.Tensor:
+        return method.target.rows(video, split.wanted, SPEC.encoder.cube)
+
+    monkeypatch.setattr(method, "predict", perfect)
+    found = reconstruct_clip(method, clip, mask, true_statistics=true_statistics)
+    hidden = pixels_hidden(mask)[0::2]
+    first = list(found.predicted_frames)
+    assert first == [0, 2]
+    assert np.array_equal(found.reconstructed[first], found.reconstructed[[1, 3]])
+    assert np.array_equal(found.reconstructed[first][~hidden], found.original[first][~hidden])
+    assert np.array_equal(found.reconstructed[first], found.original[first]) == true_statistics
+    assert (found.loss, found.note) == (0.0, FROM_TRUTH if true_statistics else FROM_SEEN)
+
+
+@pytest.mark.parametrize("frames", ["first", "centre", "all"])
+def test_histograms_are_those_of_the_numbered_frames(
+    clip: torch.Tensor, frames: Literal["first", "centre", "all"]
+) -> None:
+    """Frames without histograms may change, those with them must not."""
+    target = Hog(cell=4, frames=frames)
+    numbers = target.numbers(4, SPEC.encoder.cube)
+    before = reconstruct_clip(method_of(target), clip, tube_mask()).truth
+    for number in range(4):
+        changed = clip.clone()
+        changed[:, :, number] = 255 - changed[:, :, number].flip(-1)
+        after = reconstruct_clip(method_of(target), changed, tube_mask()).truth
+        assert before is not None
+        assert after is not None
+        assert np.array_equal(before, after) == (number not in numbers)
+
+
+@pytest.mark.parametrize("norm", ["cell", "block2", "block2_clipped", "none"])
+@pytest.mark.parametrize("bins", [9, 36])
+def test_a_histogram_is_as_bright_whatever_the_clip(
+    norm: Norm, bins: int, clip: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flat clip is black, and a small prediction is not blown up beside it."""
+    method, mask = method_of(Hog(cell=2, norm=norm, bins=bins)), tube_mask()
+
+    def small(video: torch.Tensor, split: Split) -> torch.Tensor:
+        return torch.full((1, split.wanted.shape[1], method.target.width(SPEC.encoder.cube)), 0.02)
+
+    monkeypatch.setattr(method, "predict", small)
+    hidden = pixels_hidden(mask).repeat(8, 1).repeat(8, 2)
+    flat = reconstruct_clip(method, torch.full_like(clip, 77), mask)
+    busy = reconstruct_clip(method, clip, mask)
+    assert flat.truth is not None
+    assert not flat.truth.any()
+    assert 0 < flat.reconstructed.max() < 30
+    assert np.array_equal(flat.reconstructed[hidden], busy.reconstructed[hidden])
+    assert busy.truth is not None
+    assert busy.truth.max() > 100
+
+
+@pytest.mark.parametrize("target", [Hog(cell=4), Pixels()])
+def test_true_statistics_of_a_target_without_any_are_refused(
+    target: TargetSpec, clip: torch.Tensor, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="true_statistics gives colours to normalised pixels"):
+        reconstruct_clip(method_of(target), clip, tube_mask(), true_statistics=True)
+    run, video = write_run(tmp_path / "run", target), write_video(tmp_path / "clip.mp4")
+    done = invoke(str(video), "--from", str(run), "-o", str(tmp_path / "strip.png"), "--true-statistics")
+    assert str(done.exception) == (
+        f"{run}: --true-statistics gives colours to normalised pixels, not to {target.kind}; leave it out"
+    )
+    assert not (tmp_path / "strip.png").exists()
 
 
 def test_a_target_that_cannot_be_drawn_is_refused(clip: torch.Tensor) -> None:
@@ -190,22 +209,11 @@ def test_nearest_seen_prefers_the_neighbour() -> None:
     torch.testing.assert_close(weight.sum(1), torch.ones(2))
 
 
-def test_pictures_have_three_rows_and_even_moving_frames(clip: torch.Tensor) -> None:
-    found = reconstruct_clip(method_of(NormalisedPixels()), clip, tube_mask())
-    still = strip(found, frames=3)
-    assert still.shape == (20 + 3 * 116 + 20, 104 + 3 * 116, 3)
-    moving = side_by_side(found)
-    assert len(moving) == 4
-    assert all(side % 2 == 0 for side in moving[0].shape[:2])
-
-
 def test_command_writes_strip_video_and_gif(tmp_path: Path) -> None:
     run, video = write_run(tmp_path / "run"), write_video(tmp_path / "clip.mp4")
     names = {"-o": "out/strip.png", "--mp4": "side.mp4", "--gif": "side.gif"}
     options = [part for option, name in names.items() for part in (option, str(tmp_path / name))]
-    app = typer.Typer()
-    app.command()(command)
-    done = CliRunner().invoke(app, [str(video), "--from", str(run), *options, "mask.ratio=0.5"])
+    done = invoke(str(video), "--from", str(run), *options, "mask.ratio=0.5")
     assert done.exit_code == 0, done.output
     assert "50% of the cubes hidden" in done.output
     with Image.open(tmp_path / "out/strip.png") as picture:
@@ -218,9 +226,9 @@ def test_command_writes_strip_video_and_gif(tmp_path: Path) -> None:
 
 def test_same_seed_same_mask(tmp_path: Path) -> None:
     saved, video = load_autoencoder(write_run(tmp_path / "run")), write_video(tmp_path / "clip.mp4")
-    pictures: list[Reconstruction] = [reconstruct(video, saved, seed=seed) for seed in (1, 1, 2)]
-    assert np.array_equal(pictures[0].reconstructed, pictures[1].reconstructed)
-    assert not np.array_equal(pictures[0].masked, pictures[2].masked)
+    found: list[Reconstruction] = [reconstruct(video, saved, seed=seed) for seed in (1, 1, 2)]
+    assert np.array_equal(found[0].reconstructed, found[1].reconstructed)
+    assert not np.array_equal(found[0].masked, found[2].masked)
 
 
 def test_an_unfinished_run_shows_its_newest_checkpoint(tmp_path: Path) -> None:
@@ -236,9 +244,7 @@ def test_an_unfinished_run_shows_its_newest_checkpoint(tmp_path: Path) -> None:
     [(["-o", "strip.jpg"], "strip.jpg: this output is a .png file"), ([], "none.mp4: no such video file")],
 )
 def test_the_command_refuses_before_it_loads(options: list[str], message: str) -> None:
-    app = typer.Typer()
-    app.command()(command)
-    done = CliRunner().invoke(app, ["none.mp4", "--from", "none", *options])
+    done = invoke("none.mp4", "--from", "none", *options)
     assert isinstance(done.exception, ValueError)
     assert str(done.exception) == message
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -34,39 +35,64 @@ def rows_of(found: Reconstruction) -> tuple[tuple[str, UInt8[np.ndarray, "T H W 
 
 
 def strip(found: Reconstruction, *, frames: int = 8) -> Picture:
-    """Labelled rows of frames spread over the clip, the note on colours below."""
-    total = len(found.original)
-    picked = np.unique(np.linspace(0, total - 1, min(frames, total)).round().astype(int))
+    """Labelled rows of frames spread over those that were predicted, the note on colours below."""
+    total = len(found.predicted_frames)
+    places = np.unique(np.linspace(0, total - 1, min(frames, total)).round().astype(int))
+    picked = [found.predicted_frames[place] for place in places]
     tiles = [(label, [enlarged(clip[i]) for i in picked]) for label, clip in rows_of(found)]
     height, width = tiles[0][1][0].shape[:2]
-    canvas = _paper(
-        LINE_PIXELS + len(tiles) * (height + GAP_PIXELS) + LINE_PIXELS,
-        LABEL_PIXELS + len(picked) * (width + GAP_PIXELS),
-    )
-    words = [(LABEL_PIXELS + k * (width + GAP_PIXELS), 2, f"frame {i}") for k, i in enumerate(picked.tolist())]
+    across = LABEL_PIXELS + len(picked) * (width + GAP_PIXELS)
+    bottom = LINE_PIXELS + len(tiles) * (height + GAP_PIXELS)
+    caption = wrapped(f"{found.note}; loss {found.loss:.3f}", across - 2 * GAP_PIXELS)
+    canvas = _paper(bottom + len(caption) * LINE_PIXELS, across)
+    words = [(LABEL_PIXELS + k * (width + GAP_PIXELS), 2, f"frame {i}") for k, i in enumerate(picked)]
     for row, (label, pictures) in enumerate(tiles):
         top = LINE_PIXELS + row * (height + GAP_PIXELS)
         words.append((4, top + height // 2 - LETTERS_PIXELS // 2, label))
         for column, picture in enumerate(pictures):
             left = LABEL_PIXELS + column * (width + GAP_PIXELS)
             canvas[top : top + height, left : left + width] = picture
-    words.append((4, canvas.shape[0] - LINE_PIXELS, f"{found.note}; loss {found.loss:.3f}"))
+    words += [(GAP_PIXELS, bottom + i * LINE_PIXELS, line) for i, line in enumerate(caption)]
     return lettered(canvas, words)
 
 
 def side_by_side(found: Reconstruction) -> list[Picture]:
-    """One picture per frame of the clip: the clips beside each other, labels above, the note below."""
+    """One picture per frame of the clip: the clips beside each other, labels above, the note below.
+
+    Where not all frames were predicted, those that were are held, so that nothing is beside another frame.
+    """
     rows = rows_of(found)
     height, width = enlarged(found.original[0]).shape[:2]
+    across, bottom = _even(len(rows) * (width + GAP_PIXELS)), LINE_PIXELS + height
+    caption = wrapped(found.note, across - 2 * GAP_PIXELS)
+    words = [(column * (width + GAP_PIXELS) + 2, 2, label) for column, (label, _) in enumerate(rows)]
+    words += [(2, bottom + i * LINE_PIXELS, line) for i, line in enumerate(caption)]
     shown = []
-    for moment in zip(*(clip for _, clip in rows), strict=True):
-        canvas = _paper(_even(height + 2 * LINE_PIXELS), _even(len(rows) * (width + GAP_PIXELS)))
-        for column, picture in enumerate(moment):
+    for number in found.predicted_frames:
+        canvas = _paper(_even(bottom + len(caption) * LINE_PIXELS), across)
+        for column, (_, clip) in enumerate(rows):
             left = column * (width + GAP_PIXELS)
-            canvas[LINE_PIXELS : LINE_PIXELS + height, left : left + width] = enlarged(picture)
-        words = [(column * (width + GAP_PIXELS) + 2, 2, label) for column, (label, _) in enumerate(rows)]
-        shown.append(lettered(canvas, [*words, (2, canvas.shape[0] - LINE_PIXELS, found.note)]))
+            canvas[LINE_PIXELS:bottom, left : left + width] = enlarged(clip[number])
+        shown += [lettered(canvas, words)] * (len(found.original) // len(found.predicted_frames))
     return shown
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most `width` pixels that hold the whole text; a word that is wider than that is cut in two."""
+    lines, words = [""], text.split()
+    while words:
+        word = words.pop(0)
+        longer = f"{lines[-1]} {word}".lstrip()
+        if _width(longer) <= width:
+            lines[-1] = longer
+        elif lines[-1]:
+            lines.append("")
+            words.insert(0, word)
+        else:
+            kept = max([1, *(n for n in range(1, len(word)) if _width(word[:n]) <= width)])
+            lines[-1] = word[:kept]
+            words[:0] = [word[kept:]] if word[kept:] else []
+    return lines
 
 
 def enlarged(picture: Picture) -> UInt8[np.ndarray, "_ _ 3"]:
@@ -85,6 +111,24 @@ def lettered(canvas: Picture, words: Sequence[tuple[int, int, str]]) -> Picture:
             size -= 1
         draw.text((left, top), text, fill=INK, font=ImageFont.load_default(size))
     return np.asarray(image).copy()
+
+
+def refuse_unwritable(path: Path, option: str) -> None:
+    """ValueError where a picture cannot be written there, before anything is computed; makes nothing."""
+    folder = path.absolute().parent
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        if path.is_dir():
+            reason = "a folder has this name"
+        elif not folder.is_dir():
+            reason = f"{folder.name} is a file"
+        else:
+            with path.open("ab") if path.exists() else tempfile.TemporaryFile(dir=folder):
+                return
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise ValueError(f"{path}: cannot be written ({reason}); choose another with {option}")
 
 
 def write_png(picture: Picture, path: Path) -> None:
@@ -115,6 +159,10 @@ def write_mp4(pictures: Sequence[Picture], path: Path, *, fps: int = 8, loops: i
 
 def _paper(height: int, width: int) -> Picture:
     return np.full((height, width, 3), PAPER, dtype=np.uint8)
+
+
+def _width(text: str) -> float:
+    return ImageFont.load_default(LETTERS_PIXELS).getlength(text)
 
 
 def _even(pixels: int) -> int:

@@ -17,8 +17,10 @@ from tubelet.methods.masked import MaskedMethod
 from tubelet.nn.pixels import all_cubes, join_cubes
 from tubelet.recipe import PretrainRecipe, override
 from tubelet.rng import generator
+from tubelet.targets.frame_pixels import FramePixels, common_statistics, recoloured
 from tubelet.targets.frozen import Asked, FrozenSpec
-from tubelet.targets.hog import Hog
+from tubelet.targets.hog import Hog, Norm
+from tubelet.targets.kinds import Target, TargetSpec
 from tubelet.targets.pixels import (
     NormalisedPixels,
     Pixels,
@@ -38,12 +40,15 @@ GREY: Final = 128.0
 NEIGHBOURS: Final = 4
 FROM_SEEN: Final = "colours of hidden cubes from the nearest seen ones"
 FROM_TRUTH: Final = "colours of hidden cubes from the original (true mean and deviation)"
-CANNOT_DRAW: Final = "reconstruct draws pixels and hog, not the target"
 AS_PREDICTED: Final = "colours as predicted"
 AS_LINES: Final = "lines along edges: bright in hidden cubes, faint where the model saw the video"
 GLYPH_PIXELS: Final = 16
 """Smallest cell in which lines can be told apart."""
 FAINT: Final = 0.35
+FULL: Final[dict[Norm, float]] = {"cell": 1.0, "block2": 0.5, "block2_clipped": 0.5, "none": 1.0}
+"""What is drawn white, whatever the clip: an edge alone in its cell, in each cell of a block, of `hog.DEVIATION`."""
+EDGE_BINS: Final = 18
+"""Where there are more, the votes of an edge are in several, each of which is smaller by the root of how many."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Reconstruction:
     """Clips of equal size, how the colours of the last were found, and the loss of the clip.
 
     `truth` is what the prediction is held against where that is not the original itself: histograms drawn as lines.
+    `predicted_frames` are those that the target is of; the others repeat the picture of theirs.
     """
 
     original: UInt8[np.ndarray, "T H W 3"]
@@ -59,6 +65,7 @@ class Reconstruction:
     note: str
     hidden_ratio: float
     loss: float
+    predicted_frames: tuple[int, ...]
     truth: UInt8[np.ndarray, "T H W 3"] | None = None
 
 
@@ -72,18 +79,22 @@ class SavedAutoencoder:
 
 
 class _Drawn(NamedTuple):
-    """What was filled in, what it should be if that is not the original, and how much larger than the clip both are."""
+    """What was filled in, what it should be if that is not the original, and how much larger than the clip both are.
 
-    picture: UInt8[np.ndarray, "T H W 3"]
+    Both have only the frames that the target is of.
+    """
+
+    picture: UInt8[np.ndarray, "F H W 3"]
     note: str
-    truth: UInt8[np.ndarray, "T H W 3"] | None = None
+    frames: range
+    truth: UInt8[np.ndarray, "F H W 3"] | None = None
     factor: int = 1
 
 
 def load_autoencoder(run: Path, changes: list[str] | None = None) -> SavedAutoencoder:
     """Read a pre-trained model of any origin (a run, a checkpoint, a released file) with changes to its recipe.
 
-    ValueError where there is none, or it predicts no pixels.
+    ValueError where there is none, or what it predicts cannot be drawn.
     """
     imported = read_model(run)
     if not isinstance(imported.recipe, PretrainRecipe):
@@ -92,10 +103,23 @@ def load_autoencoder(run: Path, changes: list[str] | None = None) -> SavedAutoen
         )
     recipe = override(imported.recipe, changes or [])
     if isinstance(recipe.target, FrozenSpec):
-        raise ValueError(f"{run}: {CANNOT_DRAW} {recipe.target.kind}")
+        raise ValueError(f"{run}: {cannot_draw(recipe.target.kind)}")
     changed = dataclasses.replace(imported, recipe=recipe)
     method = changed.build_predictor() if imported.predicts else changed.build_autoencoder()
     return SavedAutoencoder(method, recipe, imported.file)
+
+
+def cannot_draw(kind: str) -> str:
+    """Why not, and what can be done."""
+    return (
+        f"reconstruct draws pixels and hog, not the target {kind}; "
+        "give a run that was trained with target=normalised_pixels or target=hog"
+    )
+
+
+def takes_statistics(target: TargetSpec | Target) -> bool:
+    """Whether a prediction lacks the colours of its cube, so that `true_statistics` has something to do."""
+    return isinstance(target, NormalisedPixels | FramePixels)
 
 
 def reconstruct(
@@ -129,10 +153,13 @@ def reconstruct_clip(
     A normalised prediction says nothing of a cube's mean and deviation. They come from the nearest seen cubes, so the
     picture holds nothing that the model did not see; `true_statistics` takes those of the hidden cube itself, as the
     authors' script does, which looks better than the model is. Of `Hog` both truth and prediction are drawn as lines,
-    and everything is enlarged. ValueError for a target that cannot be drawn.
+    and everything is enlarged. ValueError for a target that cannot be drawn, and for `true_statistics` of one that
+    takes none.
     """
     if isinstance(method.target, Asked):
-        raise ValueError(f"{CANNOT_DRAW} {method.target.kind}")
+        raise ValueError(cannot_draw(method.target.kind))
+    if true_statistics and not takes_statistics(method.target):
+        raise ValueError(f"true_statistics gives colours to normalised pixels, not to the target {method.target.kind}")
     cube, grid, split = method.cube, method.grid, mask.split()
     predicted = method.predict(clip, split)
     loss = method.target.loss(predicted, method.target.rows(clip, split.wanted, cube), split.weight)
@@ -140,14 +167,16 @@ def reconstruct_clip(
         drawn = _lines(method.target, clip, mask, predicted.float(), cube=cube)
     else:
         drawn = _pixels(method, clip, mask, predicted, true_statistics=true_statistics)
+    each = clip.shape[2] // len(drawn.frames)
     return Reconstruction(
         original=_enlarged(_frames(clip.float()), drawn.factor),
         masked=_enlarged(_frames(join_cubes(_with_grey(clip, mask, cube), grid)), drawn.factor),
-        reconstructed=drawn.picture,
+        reconstructed=drawn.picture.repeat(each, axis=0),
         note=drawn.note,
         hidden_ratio=float(mask.hidden.float().mean()),
         loss=float(loss),
-        truth=drawn.truth,
+        predicted_frames=tuple(drawn.frames),
+        truth=None if drawn.truth is None else drawn.truth.repeat(each, axis=0),
     )
 
 
@@ -171,16 +200,20 @@ def _pixels(
     *,
     true_statistics: bool,
 ) -> _Drawn:
-    cube, grid, split = method.cube, method.grid, mask.split()
-    if isinstance(method.target, NormalisedPixels):
-        given = _true(clip, split, cube) if true_statistics else _from_seen(clip, split, cube, grid=grid)
-        pixels, note = coloured(predicted, given), FROM_TRUTH if true_statistics else FROM_SEEN
-    elif isinstance(method.target, Pixels):
+    cube, target, frames = method.cube, method.target, range(clip.shape[2])
+    if isinstance(target, FramePixels):
+        frames = frames[:: cube.frames]
+        clip, cube = clip[:, :, :: cube.frames], cube._replace(frames=1)
+    note = FROM_TRUTH if true_statistics else FROM_SEEN
+    if isinstance(target, NormalisedPixels | FramePixels):
+        given = _statistics(target, clip, mask.split(), cube, grid=None if true_statistics else method.grid)
+        pixels = (recoloured if isinstance(target, FramePixels) else coloured)(predicted, given)
+    elif isinstance(target, Pixels):
         pixels, note = from_rows(predicted, channels=3) * 255.0, AS_PREDICTED
     else:
-        raise ValueError(f"{CANNOT_DRAW} {method.target.kind}")
+        raise ValueError(cannot_draw(target.kind))
     painted = _paint(_with_grey(clip, mask, cube), to_cubes(pixels, cube), mask)
-    return _Drawn(_frames(join_cubes(painted, grid)), note)
+    return _Drawn(_frames(join_cubes(painted, method.grid)), note, frames)
 
 
 def _lines(
@@ -190,31 +223,43 @@ def _lines(
     grid = Grid(*mask.hidden.shape[1:])
     everything = torch.arange(grid.tokens, device=clip.device).unsqueeze(0)
     hidden = mask.hidden.flatten(1).unsqueeze(2)
+    full = FULL[target.norm] * min(1.0, (EDGE_BINS / target.bins) ** 0.5)
     true = target.rows(clip, everything, cube) * torch.where(hidden, 1.0, FAINT)
     filled = _paint(torch.where(hidden, 0.0, true), predicted, mask)
     factor = -(-GLYPH_PIXELS // target.cell)
-    full = max(float(true.max()), 1e-12)
-    shown = [
-        _frames(glyphs(target.maps(rows, grid, cube)[0], target.cell * factor, full=full).transpose(0, 1).unsqueeze(0))
+    truth, picture = (
+        np.concatenate(
+            [
+                _frames(glyphs(frame, target.cell * factor, full=full).transpose(0, 1).unsqueeze(0))
+                for frame in target.maps(rows, grid, cube)[0].split(1)
+            ]
+        )
         for rows in (true, filled)
-    ]
-    truth, picture = (np.repeat(clip_of_lines, clip.shape[2] // len(clip_of_lines), axis=0) for clip_of_lines in shown)
-    return _Drawn(picture, AS_LINES, truth, factor)
+    )
+    return _Drawn(picture, AS_LINES, target.numbers(clip.shape[2], cube), truth, factor)
 
 
 def _enlarged(frames: UInt8[np.ndarray, "T H W 3"], factor: int) -> UInt8[np.ndarray, "T _ _ 3"]:
     return frames.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def _from_seen(clip: UInt8[Tensor, "1 C T H W"], split: Split, cube: Cube, *, grid: Grid) -> Statistics:
+def _statistics(
+    target: NormalisedPixels | FramePixels,
+    clip: UInt8[Tensor, "1 C T H W"],
+    split: Split,
+    cube: Cube,
+    *,
+    grid: Grid | None,
+) -> Statistics:
+    """Of the wanted cubes: from the nearest seen ones in this grid, or the true ones where there is no grid."""
+    taken = common_statistics if isinstance(target, FramePixels) else statistics
+    if grid is None:
+        return taken(colours(clip, split.wanted, cube))
     rows, weight = nearest_seen(split, grid)
-    seen = statistics(colours(clip, split.seen, cube))
-    mean, deviation = ((part[0][rows] * weight[..., None, None]).sum(1)[None] for part in seen)
+    mean, deviation = (
+        (part[0][rows] * weight[..., None, None]).sum(1)[None] for part in taken(colours(clip, split.seen, cube))
+    )
     return Statistics(mean, deviation)
-
-
-def _true(clip: UInt8[Tensor, "1 C T H W"], split: Split, cube: Cube) -> Statistics:
-    return statistics(colours(clip, split.wanted, cube))
 
 
 def _with_grey(clip: UInt8[Tensor, "1 C T H W"], mask: Mask, cube: Cube) -> Float[Tensor, "1 N C f p q"]:

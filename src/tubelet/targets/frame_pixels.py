@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tubelet.nn.pixels import grid_of, take_cubes
 from tubelet.targets.own import OwnTarget
+from tubelet.targets.pixels import Statistics, from_rows, statistics
 from tubelet.types import ClipShape, Cube
 
 EPS: Final = 1e-6 * (255 * 0.225) ** 2
@@ -42,3 +43,13 @@ class FramePixels(OwnTarget):
         """As of any target; with the pixels, the same by row, less their mean, and the result."""
         del clip, clips, on_cpu
         return 16 * rows * self.width(cube)
+
+
+def common_statistics(pixels: Float[Tensor, "B K C pixels"]) -> Statistics:
+    """Per cube, of all colours together."""
+    return statistics(pixels.flatten(2).unsqueeze(2))
+
+
+def recoloured(rows: Float[Tensor, "B K P"], given: Statistics) -> Float[Tensor, "B K 3 pixels"]:
+    """Rows back to pixels in 0..255 with these statistics: the inverse of `FramePixels.rows`."""
+    return from_rows(rows, channels=3) * (given.deviation.square() + EPS).sqrt() + given.mean

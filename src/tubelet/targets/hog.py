@@ -104,6 +104,12 @@ class Hog(OwnTarget):
             bins=self.bins, r=cube.height // self.cell, s=cube.width // self.cell,
         )  # fmt: skip
 
+    def numbers(self, frames: int, cube: Cube) -> range:
+        """Which of so many frames of a clip have histograms, from 0."""
+        if self.frames == "all":
+            return range(frames)
+        return range(cube.frames // 2 if self.frames == "centre" else 0, frames, cube.frames)
+
     def passing_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
         """Most bytes that `rows` holds at once for so many clips with so many wanted tokens in all, result included.
 
@@ -122,9 +128,8 @@ class Hog(OwnTarget):
 
     def _frames_of(self, video: Num[Tensor, "B C T H W"], cube: Cube) -> Num[Tensor, "B C _ H W"]:
         """The frames that have histograms; a view."""
-        if self.frames == "all":
-            return video
-        return video[:, :, (cube.frames // 2 if self.frames == "centre" else 0) :: cube.frames]
+        numbers = self.numbers(video.shape[2], cube)
+        return video[:, :, numbers.start :: numbers.step]
 
     def _planes(self, frames: Num[Tensor, "B C T H W"]) -> Num[Tensor, "B _ T H W"]:
         """The colours that have histograms."""
