@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "tubelet"
 LAYERS: dict[str, int] = {
-    "spec": 0, "types": 0, "rng": 0,
+    "spec": 0, "types": 0, "rng": 0, "names": 0,
     "nn": 1, "masks": 1, "video": 1,
     "models": 2, "targets": 2, "data": 2,
     "methods": 3,

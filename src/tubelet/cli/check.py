@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from tubelet.names import one_line, writable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -42,13 +44,11 @@ def check(
     if csv is not None and not csv.parent.is_dir():
         raise ValueError(f"{csv.parent}: no such folder for the CSV file")
     reports = _scan(videos, workers=workers, limit_seconds=limit)
-    if csv is not None:
-        _write_csv(csv, videos, reports)
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH_IN_FILES)
     for note in manifest.notes:
-        console.print(note, highlight=False, markup=False)
+        console.print(one_line(note), highlight=False, markup=False)
     _show(console, videos, reports, broken_only=broken)
     bad = sum(not report.is_readable for report in reports)
     frames = sum(report.frames for report in reports if report.is_readable)
@@ -56,6 +56,8 @@ def check(
         f"{len(reports)} files: [green]{len(reports) - bad} readable[/] ({frames} frames), "
         + (f"[red]{bad} broken[/]" if bad else "none broken")
     )
+    if csv is not None:
+        _write_csv(csv, videos, reports)
     raise typer.Exit(1 if strict and bad else 0)
 
 
@@ -93,25 +95,28 @@ def _show(console: Console, videos: Sequence[VideoRef], reports: Sequence[Report
     for video, report in zip(videos, reports, strict=True):
         if broken_only and report.is_readable:
             continue
-        state = "[green]readable[/]" if report.is_readable else f"[red]broken[/]: {escape(report.reason)}"
+        state = "[green]readable[/]" if report.is_readable else f"[red]broken[/]: {escape(one_line(report.reason))}"
         size = "" if report.info is None else f"{report.info.width}x{report.info.height}"
         rate, seconds, codec = _facts(report)
-        table.add_row(escape(video.name), str(report.frames), rate, size, seconds, codec, state)
+        table.add_row(escape(one_line(video.name)), str(report.frames), rate, size, seconds, codec, state)
     if table.row_count:
         console.print(table)
 
 
 def _write_csv(path: Path, videos: Sequence[VideoRef], reports: Sequence[Report]) -> None:
     import csv
+    import io
 
-    with path.open("w", encoding="utf-8", newline="") as file:
-        out = csv.writer(file)
-        out.writerow(["file", "readable", "frames", "fps", "width", "height", "seconds", "codec", "reason"])
-        for video, report in zip(videos, reports, strict=True):
-            width, height = ("", "") if report.info is None else (report.info.width, report.info.height)
-            rate, seconds, codec = _facts(report)
-            readable = "yes" if report.is_readable else "no"
-            out.writerow([video.name, readable, report.frames, rate, width, height, seconds, codec, report.reason])
+    text = io.StringIO(newline="")
+    out = csv.writer(text)
+    out.writerow(["file", "readable", "frames", "fps", "width", "height", "seconds", "codec", "reason"])
+    for video, report in zip(videos, reports, strict=True):
+        width, height = ("", "") if report.info is None else (report.info.width, report.info.height)
+        rate, seconds, codec = _facts(report)
+        readable = "yes" if report.is_readable else "no"
+        out.writerow([video.name, readable, report.frames, rate, width, height, seconds, codec, report.reason])
+    with path.open("w", encoding="utf-8", newline="") as file:  # not under another name: it may be a pipe
+        file.write(writable(text.getvalue()))
 
 
 def _facts(report: Report) -> tuple[str, str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from tubelet.cli.common import Device, Frames, MaxSkipped, Pool, Precision, Root, Size
+from tubelet.names import one_line
 from tubelet.use.progress import Quiet
 
 if TYPE_CHECKING:
@@ -173,4 +174,4 @@ class _Notes(Quiet):
     """What a helper tells the process that started it: notes on stderr, no bar."""
 
     def say(self, line: str) -> None:
-        typer.echo(line, err=True)
+        typer.echo(one_line(line), err=True)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from tubelet.names import one_line, writable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -136,10 +138,10 @@ def _json(found: Found, top: int) -> str:
     from tubelet.data.dataset import Skipped
 
     rows = [
-        {"path": str(one.path), "error": one.reason}
+        {"path": writable(str(one.path)), "error": one.reason}
         if isinstance(one, Skipped)
         else {
-            "path": str(one.path),
+            "path": writable(str(one.path)),
             "predictions": [{"class": name, "label": label, "score": score} for name, label, score in one.top(top)],
         }
         for one in found
@@ -158,10 +160,11 @@ def _table(found: Found, top: int, *, to_file: bool) -> str:
     kept = _kept(found, top)
     table = Table("video", *[str(place) for place in range(1, kept + 1)], box=None, pad_edge=False)
     for one in found:
+        name = escape(one_line(str(one.path)))
         if isinstance(one, Skipped):
-            table.add_row(escape(str(one.path)), "[red]cannot be read[/]")
+            table.add_row(name, "[red]cannot be read[/]")
         else:
-            table.add_row(escape(str(one.path)), *[f"{escape(g.name)} [bold]{g.score:.3f}[/]" for g in one.top(kept)])
+            table.add_row(name, *[f"{escape(g.name)} [bold]{g.score:.3f}[/]" for g in one.top(kept)])
     console = Console()
     if to_file or not console.is_terminal:
         console = Console(width=WIDTH_IN_FILES, force_terminal=False)

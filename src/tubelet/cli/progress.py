@@ -8,6 +8,8 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from tubelet.names import one_line
+
 LINES_WITHOUT_TERMINAL = 20
 
 
@@ -46,7 +48,7 @@ class RichProgress:
 
     def say(self, line: str) -> None:
         console = self.console if self._bar is None else self._bar.console
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(one_line(line), highlight=False, markup=False, soft_wrap=True)
 
     def end(self) -> None:
         """Take the bar away and say what the work took, once; nothing where none was begun."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from tubelet.cli.common import Device
+from tubelet.names import one_line, restored, writable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,7 +67,7 @@ def search(
     _show(found)
     _write(found, json=json, csv=csv)
     if not no_sheet:
-        write_png(sheet(found, root or Path(embeddings.facts.root)), out)
+        write_png(sheet(found, root or Path(restored(embeddings.facts.root))), out)
         typer.echo(f"sheet: {out}")
 
 
@@ -112,7 +113,8 @@ def _table(found: Hits) -> Table:
         table.add_column("like the query's", no_wrap=True)
     times = {window.clip: span(window.start_seconds, window.end_seconds) for window in found.windows}
     for hit in found.hits:
-        cells = [str(hit.rank), f"{hit.score:.4f}", escape(hit.name), span(hit.start_seconds, hit.end_seconds)]
+        name, time = escape(one_line(hit.name)), span(hit.start_seconds, hit.end_seconds)
+        cells = [str(hit.rank), f"{hit.score:.4f}", name, time]
         table.add_row(*cells, *([times[hit.query_clip]] if several else []))
     return table
 
@@ -127,7 +129,7 @@ def _write(found: Hits, *, json: Path | None, csv: Path | None) -> None:
 
     rows = [asdict(hit) for hit in found.hits]
     if json is not None:
-        write_text(json, objects.dumps({"query": str(found.query), "hits": rows}, indent=1) + "\n")
+        write_text(json, objects.dumps({"query": writable(str(found.query)), "hits": rows}, indent=1) + "\n")
     if csv is not None:
         text = io.StringIO()
         writer = tables.DictWriter(text, list(rows[0]), lineterminator="\n")

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from tubelet.names import one_line
 from tubelet.train.distributed import RankLost, is_main
 from tubelet.train.pulse import LOST
 from tubelet.train.signals import Interrupted
@@ -63,7 +64,7 @@ class RichWatch:
 
     def say(self, line: str) -> None:
         console = self.console if self._bar is None else self._bar.console
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(one_line(line), highlight=False, markup=False, soft_wrap=True)
 
     def finish(self) -> None:
         if self._bar is not None:

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import UInt8
 
+from tubelet.names import writable
 from tubelet.video.cut import PartOfVideo, open_part
 from tubelet.video.decoders import Reading, Video
 from tubelet.video.frame_range import source_state
@@ -63,7 +64,8 @@ class FrameCache:
             return None
         way = "" if self._reading.decoder == "pyav" else f"\n{self._reading.decoder}"  # scaled frames differ a little
         piece = "" if part is None else f"\n{part.start_seconds}-{part.end_seconds}"
-        name = hashlib.sha256(f"{os.path.abspath(path)}\n{self.short_side}{way}{piece}".encode()).hexdigest()[:32]
+        text = writable(f"{os.path.abspath(path)}\n{self.short_side}{way}{piece}")
+        name = hashlib.sha256(text.encode()).hexdigest()[:32]
         return self.folder / name[:2] / f"{name}-{changed_ns:x}-{size:x}.npy"
 
     def _bytes(self, video: Video | PartOfVideo) -> int:

@@ -19,6 +19,7 @@ from tubelet.eval.results import BEST, write_results
 from tubelet.eval.saved import SavedClassifier, load_classifier
 from tubelet.eval.scoring import Scored, score_videos
 from tubelet.eval.tables import write_json
+from tubelet.names import one_line
 from tubelet.recipe import Run
 from tubelet.spec import replace
 from tubelet.train.device import pick_device, set_threads
@@ -87,7 +88,7 @@ def evaluate(
         watch.say(f"{manifest.source}: its numbers are taken for lines of {CLASSES_FILE} of the run, from 0")
     videos = relabelled(manifest, saved.names)
     views = (clips or saved.recipe.views.clips, crops or saved.recipe.views.crops)
-    folder = out or run / EVALUATION / f"{manifest.source.stem}-{views[0]}x{views[1]}"
+    folder = out or run / EVALUATION / f"{one_line(manifest.source.stem)}-{views[0]}x{views[1]}"
     open_folder(folder)
     device = _device(saved.recipe.run)
     watch.say(f"{len(videos)} videos, {views[0]} clips x {views[1]} crops each, on {device.type}")
@@ -125,7 +126,7 @@ def _bad(manifest: Manifest, watch: Watch, *, allow_missing: bool) -> Callable[[
     def on_bad(bad: Skipped) -> None:
         if not allow_missing:
             raise ValueError(
-                f"{bad.path}: {bad.reason}; mend it, or leave it out with --allow-missing "
+                f"{one_line(str(bad.path))}: {bad.reason}; mend it, or leave it out with --allow-missing "
                 f"(tubelet check {manifest.source} finds all such files)"
             )
         watch.say(f"missing: {bad.path}: {bad.reason}")

@@ -10,6 +10,7 @@ from tubelet.eval.labels import Names
 from tubelet.eval.metrics import class_rows, confusion, ranked
 from tubelet.eval.scoring import Scored
 from tubelet.eval.tables import Cell, write_classes, write_confusion, write_csv
+from tubelet.names import one_line
 from tubelet.video.manifest import VideoRef
 
 BEST: Final = 5
@@ -23,7 +24,7 @@ def write_results(out: Path, scored: Scored, videos: tuple[VideoRef, ...], *, na
     write_csv(out / "predictions.csv", header, rows)
     write_classes(out / "classes.csv", class_rows(counts, names))
     write_confusion(out / "confusion.csv", counts, names)
-    confusion_png(counts, names, out / "confusion.png", title=title)
+    confusion_png(counts, names, out / "confusion.png", title=one_line(title))
 
 
 def prediction_rows(scored: Scored, videos: tuple[VideoRef, ...], names: Names) -> tuple[list[str], list[list[Cell]]]:

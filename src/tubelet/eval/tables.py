@@ -13,13 +13,15 @@ import numpy as np
 from jaxtyping import Int
 
 from tubelet.eval.metrics import ClassRow
+from tubelet.names import writable
 from tubelet.train.files import write_text
 
 Cell = str | int | float | bool | None
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Names in it become `writable`."""
+    write_text(path, json.dumps(_writable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
@@ -45,6 +47,15 @@ def write_confusion(path: Path, counts: Int[np.ndarray, "C C"], names: tuple[str
     """Counts with the true classes down and the predicted ones across."""
     rows: list[list[Cell]] = [[name, *map(int, row)] for name, row in zip(names, counts, strict=True)]
     write_csv(path, ["true \\ predicted", *names], rows)
+
+
+def _writable(value: Any) -> Any:
+    """A JSON value whose texts are all `writable`: a lone surrogate is no JSON for most readers."""
+    if isinstance(value, dict):
+        return {name: _writable(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_writable(one) for one in value]
+    return writable(value) if isinstance(value, str) else value
 
 
 def _plain(cell: Cell) -> str | int:

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]  # it does, without saying so
 
+from tubelet.names import writable
 from tubelet.recipe import Run
 from tubelet.train.device import pick_device
 from tubelet.train.pulse import Pulse, has_agent
@@ -117,7 +118,7 @@ def gather(numbers: Sequence[float | int]) -> list[list[float]]:
 
 def gather_texts(text: str) -> list[str]:
     """The text of every rank, in their order."""
-    data = torch.frombuffer(bytearray(text.encode(errors="backslashreplace") + b"\0"), dtype=torch.uint8)
+    data = torch.frombuffer(bytearray(writable(text).encode() + b"\0"), dtype=torch.uint8)
     longest = int(max(lengths[0] for lengths in gather([len(data)])))
     if place().world == 1:
         return [text]

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from tubelet.names import writable
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.train import checkpoint
 from tubelet.train.distributed import on_main
@@ -36,12 +37,15 @@ work in another way or blocks are compiled, by rounding alone. A teacher may hav
 def prepare(out: Path, *, fresh: bool) -> None:
     """Make the run folder ready to write, without leftovers of a killed process; with `fresh` without any work in it.
 
-    ValueError where it cannot be written, or another process trains there. Only what runs write is removed.
+    ValueError where it cannot be written, its path is not UTF-8, or another process trains there. Only what runs write
+    is removed.
     """
     on_main(lambda: _prepare(out, fresh=fresh))
 
 
 def _prepare(out: Path, *, fresh: bool) -> None:
+    if writable(str(out)) != str(out):  # safetensors and TensorBoard take no such path
+        raise ValueError(f"{out}: the path of a run folder must be UTF-8; choose another with --out")
     open_folder(out)
     with only_run_in(out):
         checkpoint.clean(out)

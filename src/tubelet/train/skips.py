@@ -11,6 +11,7 @@ from typing import Final
 
 from tubelet.data.dataset import Skipped
 from tubelet.data.mixture import Mixture
+from tubelet.names import writable
 from tubelet.train.files import write_text
 
 SKIPPED: Final = "skipped.csv"
@@ -46,7 +47,7 @@ class Skips:
 
     def note(self, skipped: Iterable[Skipped], step: int) -> tuple[Skipped, ...]:
         """Write down the new ones among these, and return them; ValueError where they are too many now."""
-        named = {(str(one.path), self.source_of(one)): one for one in skipped}
+        named = {(writable(str(one.path)), self.source_of(one)): one for one in skipped}
         new = {name: one for name, one in named.items() if name not in self._known}
         if not new:
             return ()
@@ -81,4 +82,4 @@ def read_skipped(path: Path) -> list[dict[str, str]]:
 def _rows(rows: Iterable[Iterable[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    return writable(text.getvalue())

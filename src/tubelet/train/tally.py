@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from tubelet.names import one_line, writable
 from tubelet.train.files import write_text
 
 NON_FINITE: Final = "nonfinite.json"
@@ -66,9 +67,9 @@ class Tally:
 
     def _complaint(self, taken: Taken, loss: float, norm: float) -> str:
         files = list(dict.fromkeys(self._name_of(index) for index in taken.index.tolist()))
-        facts = {"step": taken.step, "loss": str(loss), "grad_norm": str(norm), "files": files}
+        facts = {"step": taken.step, "loss": str(loss), "grad_norm": str(norm), "files": list(map(writable, files))}
         write_text(self._out / NON_FINITE, json.dumps(facts, indent=1) + "\n")
-        listed = ", ".join(files[:_SHOWN_FILES])
+        listed = ", ".join(map(one_line, files[:_SHOWN_FILES]))
         more = f" and {len(files) - _SHOWN_FILES} more, see {NON_FINITE}" if len(files) > _SHOWN_FILES else ""
         return (
             f"step {taken.step}: loss {loss}, gradient norm {norm}, which is not finite; nothing of it was saved; "

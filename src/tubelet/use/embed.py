@@ -23,6 +23,7 @@ import torch
 from pydantic import Field
 
 from tubelet.data.dataset import Skipped
+from tubelet.names import writable
 from tubelet.spec import Spec, replace
 from tubelet.train.signals import StopRequest, stop_request
 from tubelet.use.model import Model
@@ -139,8 +140,8 @@ def facts_of(model: Model, manifest: Manifest, settings: Settings) -> Facts:
         device=model.device.type,
         batch=settings.batch,
         unit=max(VIDEOS_A_UNIT // settings.batch, 1) * settings.batch,
-        source=str(manifest.source.absolute()),
-        root=str(_root(manifest).absolute()),
+        source=writable(str(manifest.source.absolute())),
+        root=writable(str(_root(manifest).absolute())),
         videos=len(manifest.videos),
         files=_digest_of_files(manifest),
     )
@@ -273,7 +274,8 @@ def _digest_of_files(manifest: Manifest) -> str:
     for video in manifest.videos:
         try:
             size, changed_ns = source_state(video.path)
-            digest.update(f"{video.name}\0{size}\0{changed_ns}\n".encode())
+            state = f"{size}\0{changed_ns}"
         except OSError:
-            digest.update(f"{video.name}\0missing\n".encode())
+            state = "missing"
+        digest.update(writable(f"{video.name}\0{state}\n").encode())
     return digest.hexdigest()

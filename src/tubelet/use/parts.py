@@ -18,6 +18,7 @@ from typing import IO, Any, Final
 
 from pydantic import ValidationError
 
+from tubelet.names import writable
 from tubelet.use.skipped import Bad
 from tubelet.use.store import Facts, Rows, part_metadata, read_facts, read_part, row_count, write_rows
 from tubelet.weights.write import write_text
@@ -42,7 +43,8 @@ class Parts:
 
     def write(self, unit: int, rows: Rows, bad: list[Bad]) -> None:
         """Keep a unit."""
-        write_rows(self.path(unit), [rows], rows.vectors.shape[1], {"bad": bad})
+        told = [(writable(name), writable(reason)) for name, reason in bad]
+        write_rows(self.path(unit), [rows], rows.vectors.shape[1], {"bad": told})
 
     def bad(self, unit: int) -> list[Bad]:
         """The unreadable videos of a unit."""

@@ -16,6 +16,7 @@ from tubelet.eval.results import BEST, write_results
 from tubelet.eval.scoring import Scored
 from tubelet.eval.tables import write_csv, write_json
 from tubelet.models.attentive import AttentiveClassifier, AttentiveSpec
+from tubelet.names import one_line
 from tubelet.spec import Spec
 from tubelet.train.files import new_folder, open_folder
 from tubelet.train.skips import SKIPPED
@@ -122,7 +123,7 @@ def _check_val(val: Features, sets: LabelledSets, settings: ProbeSettings) -> No
         first = val.skipped[0]
         others = f" (and {len(val.skipped) - 1} more)" if len(val.skipped) > 1 else ""
         raise ValueError(
-            f"{first.path}: {first.reason}{others}; mend it, or leave it out with --allow-missing "
+            f"{one_line(str(first.path))}: {first.reason}{others}; mend it, or leave it out with --allow-missing "
             f"(tubelet check {sets.sources[1]} finds all such files)"
         )
 

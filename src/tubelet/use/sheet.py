@@ -11,6 +11,7 @@ import torch
 from jaxtyping import UInt8
 
 from tubelet.eval.pictures import GAP_PIXELS, LINE_PIXELS, PAPER, Picture, lettered
+from tubelet.names import one_line
 from tubelet.use.search import Hit, Hits, QueryWindow
 from tubelet.use.store import locate
 from tubelet.video.crops import as_tensor, resize
@@ -66,7 +67,7 @@ def _shown(found: Hits) -> QueryWindow:
 
 
 def _title(name: str, where: Hit | QueryWindow) -> str:
-    return f"{shortened(name)}   {span(where.start_seconds, where.end_seconds)}"
+    return f"{shortened(one_line(name))}   {span(where.start_seconds, where.end_seconds)}"
 
 
 def _frames(path: Path, where: Hit | QueryWindow) -> list[Picture] | None:

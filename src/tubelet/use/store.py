@@ -1,7 +1,7 @@
 """The file of embeddings: Parquet, one row per clip, with what is needed to repeat and to find it as metadata.
 
-Columns: `path` (the video's name in its manifest), `clip` (its number in the video), `start_seconds`, `end_seconds`,
-`vector` (float32, all of one length). The metadata are JSON under the key `tubelet`, see `Facts`.
+Columns: `path` (the video's name in its manifest, `writable`), `clip` (its number in the video), `start_seconds`,
+`end_seconds`, `vector` (float32, all of one length). The metadata are JSON under the key `tubelet`, see `Facts`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Float64, Int32
 from pydantic import Field, ValidationError
 
+from tubelet.names import restored, writable
 from tubelet.spec import Spec, explain
 from tubelet.types import ClipShape
 from tubelet.use.pooling import PoolingName
@@ -148,11 +149,13 @@ def row_count(path: Path) -> int:
 
 def locate(root: Path, name: str) -> Path | None:
     """The file of a video by its name in the manifest, which may lack its ending; None where it is gone."""
-    path = root / name
-    for choice in (path, path.with_name(f"{path.name}.mp4"), path.with_name(f"{path.name}.webm")):
-        if choice.is_file():
-            return choice
-    return None if frame_range_of(path) is None else path
+    for path in (root / name, root / restored(name)):
+        for choice in (path, path.with_name(f"{path.name}.mp4"), path.with_name(f"{path.name}.webm")):
+            if choice.is_file():
+                return choice
+        if frame_range_of(path) is not None:
+            return path
+    return None
 
 
 def schema(width: int) -> pa.Schema:
@@ -183,7 +186,7 @@ _NUMBERS: Final = ("clip", "start_seconds", "end_seconds")
 def _table(rows: Rows, width: int) -> pa.Table:
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(rows.vectors).ravel()), width)
     numbers = [pa.array(column) for column in (rows.clips, rows.start_seconds, rows.end_seconds)]
-    columns = [pa.array(rows.paths, pa.string()), *numbers, vectors]
+    columns = [pa.array([writable(name) for name in rows.paths], pa.string()), *numbers, vectors]
     return pa.Table.from_arrays(columns, schema=schema(width))
 
 

@@ -9,6 +9,8 @@ from typing import Final
 
 import av
 
+from tubelet.names import one_line
+
 FFMPEG_ERRORS: Final = (
     av.FFmpegError, OSError, ValueError, RuntimeError, ArithmeticError, LookupError, MemoryError,
 )  # fmt: skip
@@ -24,7 +26,7 @@ class BadVideo(Exception):  # noqa: N818  (reads as what it is: raise BadVideo)
         self.good_frames = good_frames
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return f"{one_line(str(self.path))}: {self.reason}"
 
 
 @contextmanager

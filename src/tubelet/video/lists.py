@@ -34,9 +34,11 @@ class Entry:
 def read_list(source: Path, *, labelled: bool, extensions: Collection[str]) -> list[Entry]:
     """Entries of a list file; ValueError with file and line for what cannot be understood."""
     try:
-        text = source.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")  # file names need not be UTF-8
+    except OSError as error:
         raise ValueError(f"{source}: cannot be read as a list of videos (text, one path a line): {error}") from error
+    if "\0" in text:
+        raise ValueError(f"{source}: cannot be read as a list of videos (text, one path a line): it holds zero bytes")
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     if source.suffix.lower() in {".jsonl", ".ndjson"}:
         return [_json_entry(source, number, line, labelled=labelled) for number, line in lines]

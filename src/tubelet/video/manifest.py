@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from tubelet.names import one_line
 from tubelet.video.frame_range import is_there
 from tubelet.video.lists import read_list
 from tubelet.video.part import Part
@@ -53,7 +55,8 @@ class VideoRef:
 class Manifest:
     """Videos in order, names of the classes by label (None where labels are plain numbers), and where they are from.
 
-    `notes` are lines for a person: what was found that may not be meant.
+    `notes` are lines for a person: what was found that may not be meant. Names of classes from folders and lists are
+    `one_line`, for files hold one a line.
     """
 
     videos: tuple[VideoRef, ...]
@@ -174,7 +177,11 @@ def _of_tree(folder: Path, found: tuple[str, ...], *, labelled: bool) -> Manifes
     classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
     label = {name: number for number, name in enumerate(classes)}
     videos = tuple(VideoRef(folder / name, label[name.split("/")[0]], name) for name in found)
-    return Manifest(videos, classes, folder)
+    return Manifest(videos, _lines(classes), folder)
+
+
+def _lines(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(one_line(name) for name in names)
 
 
 def _counted(names: tuple[str, ...], what: str) -> str:
@@ -217,7 +224,7 @@ def _read_shards(source: Path, tars: list[Path], *, labelled: bool) -> Manifest:
         return given
 
     videos = tuple(VideoRef(path, label(member), member.name) for path, member in found)
-    return Manifest(videos, tuple(names) if labelled and names else None, source)
+    return Manifest(videos, _lines(names) if labelled and names else None, source)
 
 
 def _read_list(source: Path, *, root: Path, labelled: bool, images: bool) -> Manifest:
@@ -240,7 +247,7 @@ def _read_list(source: Path, *, root: Path, labelled: bool, images: bool) -> Man
     if not images:
         for video in videos:
             _refuse_image(video.path, f"{source}, line {video.line}: {video.name}")
-    classes = entries[0].classes or tuple(names) or None
+    classes = entries[0].classes or _lines(names) or None
     manifest = Manifest(videos, classes, source)
     _check_some_exist(manifest, root)
     return manifest

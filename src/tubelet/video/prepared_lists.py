@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tubelet.names import writable
 from tubelet.video.files import write_whole
 from tubelet.video.manifest import Manifest
 from tubelet.video.prepare import Collection
@@ -146,7 +147,7 @@ def _merge(path: Path, name: str, columns: Sequence[str], rows: Iterable[Sequenc
             before = list(csv.reader(file))[1:]
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([columns, *(row for row in before if row[:1] != [name]), *rows])
-    write_whole(path, text.getvalue())
+    write_whole(path, writable(text.getvalue()))
 
 
 def _owners(out: Path) -> dict[str, str]:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tubelet.names import writable
+
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -23,11 +25,11 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file by this text, whole or not at all."""
+    """Replace a file by this text, whole or not at all; names in it become `writable`."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+            file.write(writable(text))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
