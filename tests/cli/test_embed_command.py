@@ -212,14 +212,18 @@ def test_search_needs_no_sheet_and_finds_its_model_again(
     [
         (["gone.mp4"], "gone.mp4: no such video file"),
         (["VIDEO", "-o", "sheet.jpg"], "sheet.jpg: the sheet is a .png file"),
+        (["VIDEO", "-o", "VIDEO/x.png"], "x.png: cannot be written (5.mp4 is a file); choose another with -o"),
+        (["IMAGE"], "a.png: an image, where videos are wanted"),
         (["VIDEO", "--csv", "nowhere/x.csv"], "nowhere: no such folder for the result"),
         (["VIDEO", "--in", "gone.parquet"], "gone.parquet: no such file; tubelet embed makes it"),
     ],
 )
 def test_mistakes_in_a_search_are_one_line(
-    videos: Path, store: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+    videos: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
-    words = [str(videos / "5.mp4") if word == "VIDEO" else word for word in words]
+    (tmp_path / "a.png").touch()
+    places = {"VIDEO": str(videos / "5.mp4"), "IMAGE": str(tmp_path / "a.png")}
+    words = [re.sub("^(VIDEO|IMAGE)", lambda found: places[found[0]], word) for word in words]
     inside: list[str | Path] = [] if "--in" in words else ["--in", store]
     assert tubelet("search", *words, *inside) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]

@@ -256,6 +256,9 @@ def test_clear_errors(tmp_path: Path) -> None:
     broken.write_bytes(b"no video")
     with pytest.raises(ValueError, match=r"broken\.mp4"):
         reconstruct(broken, saved)
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ValueError, match=r"a\.png: an image, where videos are wanted"):
+        reconstruct(tmp_path / "a.png", saved)
     with pytest.raises(ValueError, match="no such file or folder"):
         load_autoencoder(tmp_path / "none")
     (run / "model" / "recipe.yaml").unlink()

@@ -48,16 +48,12 @@ def search(
     from tubelet.use.search import search as find
     from tubelet.use.sheet import sheet
     from tubelet.use.store import read_embeddings
-    from tubelet.video.frame_range import is_there
+    from tubelet.video.manifest import refuse_image
 
-    if not is_there(query):
-        raise ValueError(f"{query}: no such video file")
-    if out.suffix.lower() != ".png":
-        raise ValueError(f"{out}: the sheet is a .png file")
-    for path in (json, csv):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ValueError(f"{path.parent}: no such folder for the result")
+    _check(query, None if no_sheet else out, (json, csv))
     embeddings = read_embeddings(store)
+    if embeddings.facts.clip.frames > 1:
+        refuse_image(query, str(query))
     found = find(
         query,
         embeddings,
@@ -69,6 +65,22 @@ def search(
     if not no_sheet:
         write_png(sheet(found, root or Path(restored(embeddings.facts.root))), out)
         typer.echo(f"sheet: {out}")
+
+
+def _check(query: Path, sheet: Path | None, others: tuple[Path | None, ...]) -> None:
+    """ValueError for a query that is not there, or a place that cannot be written to."""
+    from tubelet.eval.pictures import refuse_unwritable
+    from tubelet.video.frame_range import is_there
+
+    if not is_there(query):
+        raise ValueError(f"{query}: no such video file")
+    if sheet is not None:
+        if sheet.suffix.lower() != ".png":
+            raise ValueError(f"{sheet}: the sheet is a .png file")
+        refuse_unwritable(sheet, "-o")
+    for path in others:
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ValueError(f"{path.parent}: no such folder for the result")
 
 
 def _model(given: Path | None, store: Path, facts: Facts, device: Literal["auto", "cpu", "cuda"]) -> Model:

@@ -33,6 +33,7 @@ from tubelet.targets.pixels import (
 )
 from tubelet.types import Cube, Grid, Mask, Split
 from tubelet.video.crops import test_crops
+from tubelet.video.manifest import refuse_image
 from tubelet.video.read import BadVideo, open_video
 from tubelet.weights.read import read_model
 
@@ -127,9 +128,11 @@ def reconstruct(
 ) -> Reconstruction:
     """Reconstruct the middle clip of a video with the mask rule of the run's recipe.
 
-    ValueError where the video cannot be read.
+    ValueError where the video cannot be read, or is an image and the model takes clips.
     """
     recipe = saved.recipe
+    if recipe.clip.frames > 1:
+        refuse_image(video, str(video))
     try:
         with open_video(video) as file:
             places = recipe.data.sampler.views(len(file), recipe.clip.frames, 1)[0]

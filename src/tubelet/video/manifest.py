@@ -109,7 +109,7 @@ def read_manifest(
         raise ValueError(f"{source}: no such file or folder")
     if source.suffix.lower() in VIDEO_EXTENSIONS or is_still(source):
         if not images:
-            _refuse_image(source, str(source))
+            refuse_image(source, str(source))
         return _single_video(source, labelled=labelled)
     return _read_list(source, root=Path(root) if root else source.parent, labelled=labelled, images=images)
 
@@ -198,7 +198,7 @@ def _has_files(folder: Path, *, images: bool) -> bool:
     return bool(tree.images and images) or any((folder / name).is_file() for name in tree.videos)
 
 
-def _refuse_image(path: Path, where: str) -> None:
+def refuse_image(path: Path, where: str) -> None:
     """ValueError for a path that names an image and no video."""
     if is_still(path) and path.is_file():
         raise ValueError(f"{where}: an image, where videos are wanted; {IMAGE_RECIPES}")
@@ -246,7 +246,7 @@ def _read_list(source: Path, *, root: Path, labelled: bool, images: bool) -> Man
     )
     if not images:
         for video in videos:
-            _refuse_image(video.path, f"{source}, line {video.line}: {video.name}")
+            refuse_image(video.path, f"{source}, line {video.line}: {video.name}")
     classes = entries[0].classes or _lines(names) or None
     manifest = Manifest(videos, classes, source)
     _check_some_exist(manifest, root)
