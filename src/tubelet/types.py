@@ -47,10 +47,7 @@ class ClipShape(Spec):
     def grid(self, cube: Cube) -> Grid:
         """Token grid for a cube; ValueError where the cube does not divide the clip."""
         if self.frames % cube.frames:
-            raise ValueError(
-                f"clip.frames {self.frames} is not a multiple of the tubelet {cube.frames}; "
-                "change it, or model.encoder.tubelet (in mvit: patch_stride)"
-            )
+            raise ValueError(f"clip.frames {self.frames} is not a multiple of the tubelet {cube.frames}")
         for pixels in (cube.height, cube.width):
             if self.size % pixels:
                 raise ValueError(f"clip.size {self.size} is not a multiple of the patch {pixels}")

@@ -122,6 +122,8 @@ def test_what_lies_beside_images_is_said(here: Path) -> None:
         (("pretrain", "videomae-ti-cpu-pretrain", "--data", "texts", "clip.frames=1", "model.encoder.tubelet=1"),
          "texts: no images in this folder"),
         (("pretrain", "videomae-ti-cpu-pretrain", "--data", "train", "clip.frames=1"), "not a multiple of the tubelet"),
+        (("pretrain", "maskfeat-ti-cpu-pretrain", "--data", "train", "clip.frames=1"),
+         "change it, or model.encoder.patch_stride"),
         (("pretrain", "videomae-ti-cpu-pretrain", "--data", "train", "mask=frame", *TINY, *DECODER), "hides nothing"),
         (("prepare", "list.txt", "out"), "an image, where videos are wanted"),
         (("prepare", "loose", "out"), "no videos in this folder"),

@@ -63,8 +63,9 @@ def masked_encoder(spec: ViTSpec | MViTSpec, clip: ClipShape) -> Encoder:
     stand for no cube of pixels that could be hidden.
     """
     if isinstance(spec, MViTSpec):
+        multiscale = MViT(spec, clip, final_norm=True, masked=True)
         clip.grid(spec.cube)
-        return MViT(spec, clip, final_norm=True, masked=True)
+        return multiscale
     encoder = ViT(spec, clip, final_norm=True, masked=True)
     encoder.apply(truncated_normal_)
     return encoder

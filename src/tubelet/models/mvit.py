@@ -30,7 +30,7 @@ class MViT(nn.Module):
         super().__init__()
         self.spec = spec
         self.clip = clip
-        self.grid = clip.grid(spec.patch_cube)
+        self.grid = spec.first_grid(clip)
         shapes = block_shapes(spec, clip)
         self.out_grid = shapes[-1].pooling.q_grid
         self.out_width, self.out_heads = spec.out_width, spec.out_heads

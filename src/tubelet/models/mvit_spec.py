@@ -68,6 +68,13 @@ class MViTSpec(Spec):
         """What a token of the first grid stands for; the convolution that makes it looks further."""
         return Cube(*self.patch_stride)
 
+    def first_grid(self, clip: ClipShape) -> Grid:
+        """Of the tokens behind the patch embedding; ValueError where the patch stride does not divide the clip."""
+        try:
+            return clip.grid(self.patch_cube)
+        except ValueError as error:
+            raise ValueError(f"{error}; change it, or model.encoder.patch_stride") from error
+
     @property
     def cube(self) -> Cube:
         """What a token of the last grid stands for, where all strides divide the clip."""
@@ -136,7 +143,7 @@ def block_shapes(spec: MViTSpec, clip: ClipShape) -> tuple[BlockShape, ...]:
     Grids are rounded up where a stride does not divide them, as the convolutions do; lengths of tables are reckoned
     with sides that are rounded down, as in released weights, and the tables interpolated in every pass.
     """
-    grid = reckoned = clip.grid(spec.patch_cube)
+    grid = reckoned = spec.first_grid(clip)
     kv_stride: Step = spec.kv_stride
     shapes = []
     for block, widths in enumerate(_widths(spec)):

@@ -8,6 +8,7 @@ from tubelet.data.dataset import ClipPlan, MaskDraw
 from tubelet.methods.masked import MaskedMethod
 from tubelet.recipe import PretrainRecipe, reading_of
 from tubelet.rng import generator, step_rng
+from tubelet.targets.frozen import FrozenSpec
 from tubelet.train.building import building, has_weights
 from tubelet.train.checkpoint import latest
 from tubelet.train.distributed import is_main, joined
@@ -38,7 +39,13 @@ def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -
     sources = unlabelled_sources(recipe.data, watch.say, clip_frames=recipe.clip.frames)
     goes_on = latest(out) is not None and not fresh
     if not goes_on:
-        check_apart(out, {"start": recipe.start, "target.teacher": getattr(recipe.target, "teacher", None)})
+        check_apart(
+            out,
+            {
+                "start": recipe.start,
+                "target.teacher": recipe.target.teacher if isinstance(recipe.target, FrozenSpec) else None,
+            },
+        )
     with building(recipe.run, goes_on=goes_on):
         method = build_method(recipe)
     taught = known_target(method.target, watch)

@@ -127,8 +127,7 @@ def trained_clip(state: Mapping[str, Tensor], given: Given, notes: list[str]) ->
     try:
         grid = clip.grid(cube)
     except ValueError as error:
-        what = str(error).split(";")[0]  # what to change is another thing here
-        raise ValueError(f"{given.file}: {what}; give --trained-frames and --trained-size") from error
+        raise ValueError(f"{given.file}: {error}; give --trained-frames and --trained-size") from error
     if tokens not in (None, grid.tokens):
         raise ValueError(
             f"{given.file}: its position table has {tokens} rows, but a clip of {clip.frames} frames of {clip.size} x "
