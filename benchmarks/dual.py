@@ -22,7 +22,7 @@ import torch
 
 from common import append, facts, interleaved, medians, spread
 from memory import STEPS, built, step, warm
-from tubelet.masks import All, RunningCell
+from tubelet.masks import All, RunningCell, draw_mask
 from tubelet.methods.autoencoder import MaskedAutoencoder
 from tubelet.recipe import PretrainRecipe
 from tubelet.recipes.videomae import pretrain_b800_k400
@@ -81,9 +81,8 @@ def batch_of(side: str, clips: int, device: torch.device) -> Batch:
     shape = (clips, 3, recipe.clip.frames, recipe.clip.size, recipe.clip.size)
     video = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
     grid = recipe.clip.grid(recipe.model.encoder.cube)
-    hidden = [recipe.mask(grid, rng) for _ in range(clips)]
-    decoded = [recipe.decode(grid, one, rng) for one in hidden]
-    split = Mask(*(torch.from_numpy(np.stack(one)) for one in (hidden, decoded))).split()
+    masks = [draw_mask(recipe, grid, generator(0, clip)).stacked() for clip in range(clips)]
+    split = Mask.unstacked(torch.cat(masks)).split()
     counts = (split.wanted.shape[1], int(split.weight[0].sum()))
     assert counts == COUNTS[side], counts
     return Batch({"video": Clips(video, torch.arange(clips))}, {"video": split}).to(device)

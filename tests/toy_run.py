@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from tubelet.data.dataset import MaskDraw, Sample, Skipped
-from tubelet.masks import All, Tube
+from tubelet.data.dataset import Sample, Skipped
+from tubelet.masks import MaskRules, Tube, draw_mask
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec, Finetuning
 from tubelet.models.decoder import DecoderSpec
@@ -98,8 +98,8 @@ def toy_sample(index: int, rng: np.random.Generator, *, labelled: bool) -> Sampl
     label = index % CLASSES
     noise = rng.integers(0, 150, (3, CLIP.frames, CLIP.size, CLIP.size), dtype=np.uint8)
     video = torch.from_numpy(noise) + 50 * label
-    masks = MaskDraw(rule=Tube(ratio=0.5), decode=All(), grid=CLIP.grid(Cube(2, 8, 8)))(rng)
-    return Sample(index, video[None], torch.from_numpy(masks)[None], label if labelled else None)
+    masks = draw_mask(MaskRules(Tube(ratio=0.5)), CLIP.grid(Cube(2, 8, 8)), rng)
+    return Sample(index, video[None], masks.stacked(), label if labelled else None)
 
 
 @dataclass

@@ -97,6 +97,18 @@ class Mask:
         elif self.scored.shape != self.decoded.shape:
             raise ValueError(f"scored {tuple(self.scored.shape)} and decoded {tuple(self.decoded.shape)} differ")
 
+    @staticmethod
+    def unstacked(stacked: Bool[Tensor, "B 3 t h w"]) -> Mask:
+        """The other way round than `stacked`."""
+        return Mask(*stacked.unbind(1))
+
+    def stacked(self) -> Bool[Tensor, "B 3 t h w"]:
+        """Hidden, decoded and scored in one tensor."""
+        return torch.stack([self.hidden, self.decoded, self.scored], 1)
+
+    def to(self, device: torch.device) -> Mask:
+        return Mask(self.hidden.to(device), self.decoded.to(device), self.scored.to(device))
+
     def split(self) -> Split:
         """Index form, raster order. Decoded tokens are padded with weight 0 to the most that a clip has.
 

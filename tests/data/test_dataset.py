@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from tubelet.data import dataset as module
 from tubelet.data.dataset import ClipDataset, ClipPlan, EvalDataset, MaskDraw, Sample, Skipped, VideoViews, collate
+from tubelet.masks import MaskRules
 from tubelet.types import ClipShape, Grid
 from tubelet.video.augment import Augment, CentreCrop, RandomResizedCrop
 from tubelet.video.decoders import Reading
@@ -43,7 +44,7 @@ PLAN = ClipPlan(
     augment=Augment(crop=RandomResizedCrop(), flip=0.5),
     seed=3,
     views=2,
-    masks=MaskDraw(rule=half, decode=all_hidden, grid=GRID),
+    masks=MaskDraw(MaskRules(mask=half, decode=all_hidden), GRID),
 )
 
 

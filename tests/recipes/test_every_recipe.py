@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tubelet.eval.finetune import finetuning_groups
+from tubelet.masks import draw_mask
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import Finetuning
 from tubelet.methods.distillation import Distillation, Teacher
@@ -112,7 +113,5 @@ def random_batch(recipe: PretrainRecipe | FinetuneRecipe) -> Batch:
     if isinstance(recipe, FinetuneRecipe):
         return Batch(clips, labels=torch.tensor([0, 1, 2, 0]))
     grid = recipe.clip.grid(recipe.model.encoder.cube)
-    hidden = [recipe.mask(grid, rng) for _ in range(4)]
-    decoded = [recipe.decode(grid, one, rng) for one in hidden]
-    mask = Mask(torch.from_numpy(np.stack(hidden)), torch.from_numpy(np.stack(decoded)))
-    return Batch(clips, {"video": mask.split()})
+    masks = torch.cat([draw_mask(recipe, grid, rng).stacked() for _ in range(4)])
+    return Batch(clips, {"video": Mask.unstacked(masks).split()})

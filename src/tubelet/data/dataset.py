@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from tubelet.data.cache import FrameCache
-from tubelet.masks import LossOn, scored
+from tubelet.masks import HasMaskRules, draw_mask
 from tubelet.rng import generator
 from tubelet.types import Batch, Clips, ClipShape, Grid, Mask
 from tubelet.video.augment import Augment, test_crops
@@ -30,36 +29,16 @@ from tubelet.video.part import Part
 from tubelet.video.sample import Sampler
 
 
-@runtime_checkable
-class HiddenRule(Protocol):
-    """A mask rule: which tokens of the grid are hidden."""
-
-    def __call__(self, grid: Grid, rng: np.random.Generator) -> Bool[np.ndarray, "t h w"]: ...
-
-
-@runtime_checkable
-class DecodedRule(Protocol):
-    """A decode rule: which tokens the decoder predicts."""
-
-    def __call__(
-        self, grid: Grid, hidden: Bool[np.ndarray, "t h w"], rng: np.random.Generator
-    ) -> Bool[np.ndarray, "t h w"]: ...
-
-
 @dataclass(frozen=True)
 class MaskDraw:
-    """How the mask of a clip is drawn: rules for what is hidden, decoded and scored, and the token grid."""
+    """How the mask of a clip is drawn: by these rules, on this token grid."""
 
-    rule: HiddenRule
-    decode: DecodedRule
+    rules: HasMaskRules
     grid: Grid
-    loss_on: LossOn = "hidden"
 
-    def __call__(self, rng: np.random.Generator) -> Bool[np.ndarray, "3 t h w"]:
-        """`hidden`, `decoded` and `scored` of one clip."""
-        hidden = self.rule(self.grid, rng)
-        decoded = self.decode(self.grid, hidden, rng)
-        return np.stack([hidden, decoded, scored(hidden, decoded, self.loss_on)])
+    def __call__(self, rng: np.random.Generator) -> Mask:
+        """The mask of one clip."""
+        return draw_mask(self.rules, self.grid, rng)
 
 
 @dataclass(frozen=True)
@@ -149,7 +128,7 @@ class ClipDataset(Dataset[Sample | Skipped]):
         except BadVideo as bad:
             return Skipped(place, video.name, video.where, bad.reason)
         clips = [plan.augment(_at(frames, at), plan.clip.size, draw) for at, draw in zip(chosen, draws, strict=True)]
-        masks = None if plan.masks is None else torch.from_numpy(np.stack([plan.masks(draw) for draw in draws]))
+        masks = None if plan.masks is None else torch.cat([plan.masks(draw).stacked() for draw in draws])
         return Sample(place, clips[0][None] if len(clips) == 1 else torch.stack(clips), masks, video.label)
 
 
@@ -227,7 +206,7 @@ def collate(items: Sequence[Sample | Skipped]) -> Loaded:
     masks = [sample.masks for sample in samples if sample.masks is not None]
     batch = Batch(
         clips={"video": Clips(default_collate([clip for sample in samples for clip in sample.video]), index)},
-        splits={"video": Mask(*torch.cat(masks).unbind(1)).split()} if masks else {},
+        splits={"video": Mask.unstacked(torch.cat(masks)).split()} if masks else {},
         labels=torch.tensor(labels).repeat_interleave(counts) if min(labels) >= 0 else None,
     )
     return Loaded(batch, skipped)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from tubelet.eval.glyphs import glyphs
+from tubelet.masks import draw_mask
 from tubelet.methods.masked import MaskedMethod
 from tubelet.nn.pixels import all_cubes, join_cubes
 from tubelet.recipe import PretrainRecipe, override
@@ -140,10 +141,7 @@ def reconstruct(
     except BadVideo as error:
         raise ValueError(str(error)) from error
     clip = test_crops(frames, recipe.clip.size, 1)
-    grid = saved.method.grid
-    rng = generator(seed)
-    hidden = recipe.mask(grid, rng)
-    mask = Mask(torch.from_numpy(hidden)[None], torch.from_numpy(recipe.decode(grid, hidden, rng))[None])
+    mask = draw_mask(recipe, saved.method.grid, generator(seed))
     return reconstruct_clip(saved.method, clip, mask, true_statistics=true_statistics)
 
 

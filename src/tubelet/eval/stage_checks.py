@@ -17,6 +17,7 @@ from tubelet.eval.labelled_sets import labelled_sets
 from tubelet.eval.labels import Names, read_names, relabelled
 from tubelet.eval.saved import read_classifier
 from tubelet.eval.stages import Step
+from tubelet.masks import draw_mask
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.masked import MaskedMethod
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, reading_of
@@ -25,7 +26,6 @@ from tubelet.rng import generator, step_rng
 from tubelet.spec import replace
 from tubelet.train.device import pick_device
 from tubelet.train.distributed import place
-from tubelet.train.pretrain import plan_of
 from tubelet.train.schedule import learning_rates
 from tubelet.train.sources import path_or_none, videos_of_epoch
 from tubelet.video.manifest import Manifest, check_unique, read_manifest
@@ -116,9 +116,7 @@ class _Look:
 
     def _check_masked(self, recipe: PretrainRecipe, step: Step) -> None:
         method = cast(MaskedMethod, self._shell(step))
-        masks = plan_of(recipe, method).masks
-        assert masks is not None
-        masks(generator(recipe.seed, 0))  # may find that its grid cannot be hidden so
+        draw_mask(recipe, method.grid, generator(recipe.seed, 0))  # may find that its grid cannot be hidden so
         start = self._start(step)
         if start is not None:
             whole_state(method, start)

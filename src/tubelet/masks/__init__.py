@@ -2,6 +2,7 @@
 
 from tubelet.masks.blocks import UNEVEN, BlockTube, Cell, Cube
 from tubelet.masks.decode import All, DecodeRule, FrameDecode, LossOn, RandomDecode, RunningCell, Spared, scored
+from tubelet.masks.draw import DecodedRule, HasMaskRules, HiddenRule, MaskRules, draw_mask
 from tubelet.masks.pick import Ratio
 from tubelet.masks.rules import Frame, MaskRule, Random, Tube
 
@@ -12,15 +13,20 @@ __all__ = [
     "Cell",
     "Cube",
     "DecodeRule",
+    "DecodedRule",
     "Frame",
     "FrameDecode",
+    "HasMaskRules",
+    "HiddenRule",
     "LossOn",
     "MaskRule",
+    "MaskRules",
     "Random",
     "RandomDecode",
     "Ratio",
     "RunningCell",
     "Spared",
     "Tube",
+    "draw_mask",
     "scored",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tubelet.data.dataset import ClipPlan, MaskDraw
+from tubelet.masks import draw_mask
 from tubelet.methods.masked import MaskedMethod
 from tubelet.recipe import PretrainRecipe, reading_of
 from tubelet.rng import generator, step_rng
@@ -58,8 +59,7 @@ def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -
             watch.say(note)
     plan, mixes = plan_of(recipe, method), bool(recipe.data.sources)
     dataset, mixture = training_set(sources, plan, mixes=mixes, say=watch.say)  # may refuse, too
-    if plan.masks is not None:
-        plan.masks(generator(recipe.seed, 0))  # may find that its grid cannot be hidden so
+    draw_mask(recipe, method.grid, generator(recipe.seed, 0))  # may find that its grid cannot be hidden so
     prepare(out, fresh=fresh)
     write_teacher(out, taught)
     job = Job(
@@ -89,7 +89,7 @@ def plan_of(recipe: PretrainRecipe, method: MaskedMethod) -> ClipPlan:
         augment=recipe.data.augment,
         seed=recipe.seed,
         views=recipe.data.views,
-        masks=MaskDraw(rule=recipe.mask, decode=recipe.decode, grid=method.grid, loss_on=recipe.loss_on),
+        masks=MaskDraw(recipe, method.grid),
         cache=None if recipe.data.cache is None else Path(recipe.data.cache),
         reading=reading_of(recipe.data),
     )

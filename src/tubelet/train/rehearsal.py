@@ -23,8 +23,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from tubelet.data.dataset import MaskDraw, Sample
-from tubelet.masks import Tube
+from tubelet.data.dataset import Sample
+from tubelet.masks import Tube, draw_mask
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import Finetuning
 from tubelet.methods.predictor import MaskedPredictorSpec
@@ -162,10 +162,10 @@ class _MadeUp:
         epoch, index = key
         if isinstance(self.recipe, FinetuneRecipe):
             return Sample(index, self._clips, None, index % (self.recipe.classes or UNKNOWN_CLASSES))
-        grid = self.recipe.clip.grid(self.recipe.model.encoder.cube)
-        draw = MaskDraw(rule=self.recipe.mask, decode=self.recipe.decode, grid=grid, loss_on=self.recipe.loss_on)
-        masks = [draw(generator(self.recipe.seed, epoch, index, view)) for view in range(self.recipe.data.views)]
-        return Sample(index, self._clips, torch.from_numpy(np.stack(masks)), None)
+        recipe, grid = self.recipe, self.recipe.clip.grid(self.recipe.model.encoder.cube)
+        draws = [generator(recipe.seed, epoch, index, view) for view in range(recipe.data.views)]
+        masks = torch.cat([draw_mask(recipe, grid, draw).stacked() for draw in draws])
+        return Sample(index, self._clips, masks, None)
 
 
 def made_up_job(recipe: Recipe, out: Path, steps: int) -> Job:

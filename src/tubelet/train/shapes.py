@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from tubelet.masks import draw_mask
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.mvit_spec import MViTSpec, block_shapes
@@ -157,9 +158,8 @@ def _clip_bytes(clip: ClipShape) -> int:
 def counts(recipe: PretrainRecipe) -> tuple[int, int]:
     """Tokens that the encoder sees and that the decoder predicts, of a clip."""
     grid = recipe.clip.grid(recipe.model.encoder.cube)
-    hidden = recipe.mask(grid, generator(recipe.seed))
-    decoded = recipe.decode(grid, hidden, generator(recipe.seed))
-    return int((~hidden).sum()), int(decoded.sum())
+    mask = draw_mask(recipe, grid, generator(recipe.seed))
+    return int((~mask.hidden).sum()), int(mask.decoded.sum())
 
 
 def _recomputed(spec: ViTSpec | DecoderSpec) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tubelet.data.synthetic_set import write_video
-from tubelet.masks import All, Tube
+from tubelet.masks import MaskRules, Tube, draw_mask
 from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
@@ -75,9 +75,9 @@ def _random_batch(method: MaskedAutoencoder) -> Batch:
     rng = generator(0)
     video = torch.from_numpy(rng.integers(0, 256, (BATCH, 3, CLIP.frames, CLIP.size, CLIP.size), dtype=np.uint8))
     grid = method.encoder.grid
-    hidden = torch.from_numpy(np.stack([Tube(ratio=0.75)(grid, rng) for _ in range(BATCH)]))
-    decoded = torch.from_numpy(np.stack([All()(grid, one.numpy(), rng) for one in hidden]))
-    return Batch({"video": Clips(video, torch.arange(BATCH))}, {"video": Mask(hidden, decoded).split()})
+    rules = MaskRules(Tube(ratio=0.75))
+    masks = torch.cat([draw_mask(rules, grid, rng).stacked() for _ in range(BATCH)])
+    return Batch({"video": Clips(video, torch.arange(BATCH))}, {"video": Mask.unstacked(masks).split()})
 
 
 def _best(work: Callable[[], object], tries: int) -> float:

@@ -14,13 +14,14 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from tubelet.eval.reconstruct import Reconstruction, reconstruct_clip
+from tubelet.masks import draw_mask
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.masked import MaskedMethod
 from tubelet.models.encoders import Encoder
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, Run
 from tubelet.rng import generator
 from tubelet.train.device import autocast, pick_device, pick_precision
-from tubelet.types import ClipShape, Grid, Mask
+from tubelet.types import ClipShape, Mask
 from tubelet.use.pooling import POOLINGS, PoolingName
 from tubelet.video.sample import Sampler
 from tubelet.weights.imported import Imported
@@ -149,10 +150,9 @@ class Model:
         batch = self._batch(clip)
         if len(batch) != 1:
             raise ValueError(f"reconstruct takes one clip, got {len(batch)}")
-        drawn = mask or _draw(self.recipe, self.autoencoder.grid, seed)
-        placed = Mask(drawn.hidden.to(self.device), drawn.decoded.to(self.device))
+        drawn = mask or draw_mask(self.recipe, self.autoencoder.grid, generator(seed))
         with self._computing():
-            return reconstruct_clip(self.autoencoder, batch, placed, true_statistics=true_statistics)
+            return reconstruct_clip(self.autoencoder, batch, drawn.to(self.device), true_statistics=true_statistics)
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -212,10 +212,3 @@ def _round_products(module: nn.Module) -> None:
 
 def _names(imported: Imported, classes: int) -> tuple[str, ...]:
     return imported.names or tuple(str(label) for label in range(classes))
-
-
-def _draw(recipe: PretrainRecipe, grid: Grid, seed: int) -> Mask:
-    rng = generator(seed)
-    hidden = recipe.mask(grid, rng)
-    decoded = recipe.decode(grid, hidden, rng)
-    return Mask(torch.from_numpy(hidden)[None], torch.from_numpy(decoded)[None])
