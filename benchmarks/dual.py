@@ -24,13 +24,13 @@ from common import append, facts, interleaved, medians, spread
 from memory import STEPS, built, step, warm
 from tubelet.masks import All, RunningCell, draw_mask
 from tubelet.methods.autoencoder import MaskedAutoencoder
+from tubelet.plan.count.flops import count_flops
+from tubelet.plan.count.shapes import layout
+from tubelet.plan.measure.real_steps import GIVES_BACK, forget_peak, resident_bytes
 from tubelet.recipe import PretrainRecipe
 from tubelet.recipes.videomae import pretrain_b800_k400
 from tubelet.rng import generator
 from tubelet.spec import replace
-from tubelet.train.flops import count_flops
-from tubelet.train.rehearsal import GIVES_BACK, forget_peak, resident_bytes
-from tubelet.train.shapes import layout
 from tubelet.types import Batch, Clips, Mask
 
 RULES: Final = {"full": All(), "dual": RunningCell(ratio=0.5)}

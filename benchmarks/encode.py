@@ -34,7 +34,7 @@ from tubelet.models.vit import ViTSpec
 from tubelet.nn.pixels import IMAGENET_MEAN, IMAGENET_STD
 from tubelet.recipe import FinetuneRecipe
 from tubelet.rng import step_rng
-from tubelet.weights.huggingface import to_huggingface
+from tubelet.weights.export.huggingface import to_huggingface
 from tubelet.weights.imported import Imported
 
 Forward = Callable[[], Tensor]

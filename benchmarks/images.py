@@ -25,7 +25,7 @@ from common import append, facts, interleaved, medians, spread
 from tubelet.data.dataset import EvalDataset, FrameReader, VideoViews
 from tubelet.rng import generator
 from tubelet.types import ClipShape
-from tubelet.video.manifest import read_manifest
+from tubelet.video.lists.manifest import read_manifest
 from tubelet.video.sample import Uniform
 
 CLIP: Final = ClipShape(frames=1, size=224)

@@ -33,13 +33,13 @@ from common import append, facts, spread
 from tubelet.data.dataset import ClipDataset, ClipPlan, FrameReader, Sample
 from tubelet.rng import generator
 from tubelet.types import ClipShape
-from tubelet.video.augment import Augment, MultiScaleCrop
-from tubelet.video.colour import IMAGENET_MEAN_BYTES, IMAGENET_STD_BYTES
-from tubelet.video.manifest import VideoRef
-from tubelet.video.pixels import shrink
-from tubelet.video.read import open_video
+from tubelet.video.augment.augment import Augment, MultiScaleCrop
+from tubelet.video.augment.colour import IMAGENET_MEAN_BYTES, IMAGENET_STD_BYTES
+from tubelet.video.lists.manifest import VideoRef
+from tubelet.video.prepare.transcode import Preparation, transcode
+from tubelet.video.read.file import open_video
+from tubelet.video.read.pixels import shrink
 from tubelet.video.sample import Strided
-from tubelet.video.transcode import Preparation, transcode
 from videos import write_original
 
 CLIP: Final = ClipShape(frames=16, size=224)

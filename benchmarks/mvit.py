@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from common import append, facts, interleaved, medians, spread
-from tubelet.models.mvit import MViT
-from tubelet.models.mvit_spec import mvit_s
-from tubelet.nn import pooling_attention
+from tubelet.models.mvit.model import MViT
+from tubelet.models.mvit.spec import mvit_s
+from tubelet.nn.multiscale import attention as pooling_attention
+from tubelet.plan.measure.real_steps import GIVES_BACK, forget_peak, resident_bytes
 from tubelet.rng import generator, step_rng
 from tubelet.spec import replace
-from tubelet.train.rehearsal import GIVES_BACK, forget_peak, resident_bytes
 from tubelet.types import ClipShape
 
 FORMS: Final = {"fused": pooling_attention.attend_fused, "plain": pooling_attention.attend_plain}

@@ -15,9 +15,9 @@ from typing import Any, Final
 import torch
 
 from common import append, facts
+from tubelet.plan.plan import Plan, Question, make_plan
 from tubelet.recipe import override
 from tubelet.recipes import RECIPES
-from tubelet.train.plan import Plan, Question, make_plan
 
 ALONE: Final = ("data.views=1", "run.accumulate=1")
 MULTISCALE: Final = ("model.encoder=mvit", *ALONE)

@@ -27,7 +27,7 @@ from tubelet.recipe import PretrainRecipe
 from tubelet.recipes import RECIPES
 from tubelet.rng import generator, step_rng
 from tubelet.types import Batch, Clips, Mask
-from tubelet.weights.huggingface import to_huggingface
+from tubelet.weights.export.huggingface import to_huggingface
 from tubelet.weights.imported import Imported
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -22,8 +22,8 @@ from common import append, facts
 from loader import SOURCES, make
 from tubelet.recipe import PretrainRecipe, override
 from tubelet.recipes import RECIPES
-from tubelet.train.pretrain import pretrain
-from tubelet.train.watch import Silent, StepReport
+from tubelet.runs.pretrain import pretrain
+from tubelet.train.records.watch import Silent, StepReport
 
 RECIPE: Final = "videomae-s-k400-1600-pretrain"
 CLIPS: Final = 4

@@ -29,13 +29,13 @@ import numpy as np
 from tubelet.data.dataset import ClipDataset, ClipPlan, Sample
 from tubelet.rng import generator
 from tubelet.types import ClipShape
-from tubelet.video.augment import Augment, RandomResizedCrop
-from tubelet.video.decoders import Reading
-from tubelet.video.limits import MEMORY_BYTES, Limits, last_resort
-from tubelet.video.manifest import VideoRef
+from tubelet.video.augment.augment import Augment, RandomResizedCrop
+from tubelet.video.lists.manifest import VideoRef
+from tubelet.video.read.decoders import Reading
+from tubelet.video.read.limits import MEMORY_BYTES, Limits, last_resort
 from tubelet.video.sample import Strided
-from tubelet.video.scan import examine
-from tubelet.video.team import Beat, Lost, each
+from tubelet.video.work.scan import examine
+from tubelet.video.work.team import Beat, Lost, each
 
 LARGEST_SEED_BYTES: Final = 1_000_000
 HEADER_BYTES: Final = 4096

@@ -31,13 +31,13 @@ from typing import Final
 
 import numpy as np
 
-from tubelet.data.synthetic import clip_of
-from tubelet.data.synthetic_set import write_video
+from tubelet.data.synthetic.scenes import clip_of
+from tubelet.data.synthetic.videos import write_video
 from tubelet.recipe import PretrainRecipe, override, to_yaml
 from tubelet.recipes.demo import demo_pretrain
 from tubelet.rng import generator
-from tubelet.train import checkpoint
-from tubelet.train.log import LOG, read_log
+from tubelet.train.checkpoint import folder as checkpoint
+from tubelet.train.records.log import LOG, read_log
 
 VIDEOS: Final = 16
 STEPS_EACH: Final = 12

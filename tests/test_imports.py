@@ -8,19 +8,23 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "tubelet"
-LAYERS: dict[str, int] = {
-    "spec": 0, "types": 0, "rng": 0, "names": 0,
-    "nn": 1, "masks": 1, "video": 1,
-    "models": 2, "targets": 2, "data": 2,
-    "methods": 3,
-    "recipe": 4,
-    "train": 5, "eval": 5, "weights": 5, "use": 5,
-    "recipes": 6,
-    "cli": 7,
-    "__main__": 8,
-}  # fmt: skip
-# Within layer 5 the order is weights, train, eval, use.
-ORDER_IN_FIVE = {"weights": 0, "train": 1, "eval": 2, "use": 3}
+FLOORS = """
+spec types rng names
+disk
+nn masks video
+models data
+targets
+methods
+recipe doctor
+weights recipes
+train
+sets
+plan eval pictures
+runs inference
+cli
+__main__
+"""
+LAYERS = {room: floor for floor, rooms in enumerate(FLOORS.split("\n")) for room in rooms.split()}
 
 
 def room_of(path: Path) -> str:
@@ -51,8 +55,12 @@ def test_imports_point_down(path: Path) -> None:
             continue
         assert other in LAYERS, f"{path.name}:{line} imports {other}, which has no layer"
         assert LAYERS[other] <= LAYERS[room], f"{path.name}:{line}: {room} imports {other} from above"
-        if room in ORDER_IN_FIVE and other in ORDER_IN_FIVE:
-            assert ORDER_IN_FIVE[other] <= ORDER_IN_FIVE[room], f"{path.name}:{line}: {room} imports {other}"
+
+
+def test_no_room_has_more_than_twenty_files() -> None:
+    rooms = {path.parent for path in SOURCE.rglob("*.py")}
+    full = [room for room in rooms if len(list(room.glob("*.py"))) > 20]
+    assert not full, f"more than 20 files: {full}"
 
 
 def test_an_upward_import_is_found(tmp_path: Path) -> None:
@@ -64,7 +72,7 @@ def test_an_upward_import_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_budgets(path: Path) -> None:
     text = path.read_text()
-    assert text.count("\n") <= 300, f"{path} has more than 300 lines"
+    assert text.count("\n") <= 400, f"{path} has more than 400 lines"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno + 1 <= 50, f"{path}:{node.lineno} {node.name} is over 50 lines"

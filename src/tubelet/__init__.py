@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tubelet.use.clips import read_clip
-    from tubelet.use.model import Encoded, Model, Scores, load
+    from tubelet.inference.clips import read_clip
+    from tubelet.inference.model import Encoded, Model, Scores, load
 
 __version__ = "0.1.0"
 __all__ = ["Encoded", "Model", "Scores", "__version__", "load", "read_clip"]
@@ -20,11 +20,11 @@ __all__ = ["Encoded", "Model", "Scores", "__version__", "load", "read_clip"]
 def __getattr__(name: str) -> Any:
     """Import what is heavy when it is first used: `import tubelet` alone does not load torch."""
     if name == "read_clip":
-        from tubelet.use.clips import read_clip
+        from tubelet.inference.clips import read_clip
 
         return read_clip
     if name in __all__:
-        from tubelet.use import model
+        from tubelet.inference import model
 
         return getattr(model, name)
     raise AttributeError(f"module 'tubelet' has no attribute {name!r}")

@@ -12,25 +12,26 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-
-import tubelet
 from toy_claims import assert_goes_on, assert_two_ranks_agree, say
 from toy_dvae import write_dvae
 from toy_labelled import labelled_folder
 from toy_run import CLIP, VIT, Notes, finetune_recipe, killer, pretrain_recipe, records
-from tubelet.eval.finetune import finetune
+
+import tubelet
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
-from tubelet.models.dvae import DvaeSpec
+from tubelet.models.tokenizers.dvae import DvaeSpec
 from tubelet.recipe import PretrainRecipe, override, write_recipe
 from tubelet.recipes import RECIPES
 from tubelet.rng import step_rng
+from tubelet.runs.finetune import finetune
+from tubelet.runs.pretrain import pretrain
 from tubelet.spec import replace
 from tubelet.targets.frozen import Asked
-from tubelet.train.export import write_model
-from tubelet.train.pretrain import build_method, pretrain
-from tubelet.train.signals import Interrupted
+from tubelet.train.building import build_method
+from tubelet.train.checkpoint.export import write_model
+from tubelet.train.distributed.signals import Interrupted
 
 SHAPES = {
     "masked_autoencoder": MaskedAutoencoderSpec(encoder=VIT, decoder=DecoderSpec(width=16, depth=1, heads=2)),

@@ -4,13 +4,13 @@ import csv
 from pathlib import Path
 
 import pytest
+from zoo import ZOO, needs_zoo, rows
 
 from tubelet.recipe import PretrainRecipe, override
 from tubelet.recipes.videomae import pretrain_tiny
-from tubelet.train.log import read_log
-from tubelet.train.pretrain import pretrain
-from tubelet.train.watch import Silent
-from zoo import ZOO, needs_zoo, rows
+from tubelet.runs.pretrain import pretrain
+from tubelet.train.records.log import read_log
+from tubelet.train.records.watch import Silent
 
 BROKEN = [row["file"] for row in rows() if row["error"]]
 GOOD = [row["file"] for row in rows() if not row["error"] and int(row["w"] or 0) in range(32, 400)][:30]

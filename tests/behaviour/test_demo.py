@@ -9,14 +9,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tubelet.cli.demo import table
-from tubelet.cli.demo_run import STAGES, run_demo
+from tubelet.cli.demo.demo import table
+from tubelet.cli.demo.run import STAGES, run_demo
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, override
 from tubelet.recipes.demo import Demo, demo
 from tubelet.spec import replace
-from tubelet.train.watch import Silent, StepReport
+from tubelet.train.records.watch import Silent, StepReport
 from tubelet.types import ClipShape
 
 CHANGES = ["schedule.epochs=2", "schedule.warmup_epochs=1", "data.workers=0", "run.batch_size=4", "run.device=cpu"]
@@ -81,7 +81,7 @@ def test_a_folder_with_another_seed_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_is_there() -> None:
-    from tubelet.cli.demo import demo as command
+    from tubelet.cli.demo.demo import demo as command
 
     app = typer.Typer()
     app.command()(command)

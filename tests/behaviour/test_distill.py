@@ -11,37 +11,37 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
 from ranks import Ended, run_ranks
+from safetensors.torch import load_file
 from toy_labelled import LEVELS, labelled_folder, toy_recipe, tubelet, write_video
 from toy_run import CLASSES, CLIP, Notes, ToySet, finetune_job, finetune_recipe, killer, pretrain_recipe, records
-from tubelet.eval.distill import columns_of, read_teacher
+
 from tubelet.eval.evaluate import evaluate
-from tubelet.eval.finetune import finetune
-from tubelet.eval.saved import load_classifier
 from tubelet.methods.classifier import ClassifierSpec, Finetuning
 from tubelet.methods.distillation import Distill, Distillation, Teacher
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import Mixing
 from tubelet.recipe import FinetuneRecipe, Schedule, override, to_yaml
 from tubelet.rng import step_rng
+from tubelet.runs.distill import columns_of, read_teacher
+from tubelet.runs.finetune import finetune
+from tubelet.runs.teacher_record import digest
 from tubelet.spec import replace
-from tubelet.train.checkpoint import saved
-from tubelet.train.ema import Ema
-from tubelet.train.export import write_model
+from tubelet.train.building import build_method
+from tubelet.train.checkpoint.export import write_model
+from tubelet.train.checkpoint.folder import saved
+from tubelet.train.distributed.signals import Interrupted
 from tubelet.train.job import Job
-from tubelet.train.log import read_log
 from tubelet.train.loop import fit
-from tubelet.train.optim import parameter_groups
-from tubelet.train.pretrain import build_method
-from tubelet.train.signals import Interrupted
-from tubelet.train.taught import digest
-from tubelet.train.watch import StepReport
+from tubelet.train.optim import Ema, parameter_groups
+from tubelet.train.records.log import read_log
+from tubelet.train.records.watch import StepReport
 from tubelet.types import ClipShape
-from tubelet.weights.huggingface import to_huggingface
+from tubelet.weights.classifier import load_classifier
+from tubelet.weights.export.huggingface import to_huggingface
 from tubelet.weights.read import read_model
-from tubelet.weights.videomae import FINETUNED, to_official
+from tubelet.weights.tensors.rename import to_official
+from tubelet.weights.videomae.names import FINETUNED
 
 LARGER = ClassifierSpec(encoder=ViTSpec(width=48, depth=2, heads=2, patch=8), init_scale=1.0)
 

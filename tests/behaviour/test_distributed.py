@@ -21,19 +21,20 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from safetensors.torch import load_file
-
 from ranks import Ended, run_ranks
+from safetensors.torch import load_file
 from toy_labelled import labelled_folder, toy_recipe, tubelet
 from toy_run import Notes, ToySet, finetune_job, killer, log_lines, pretrain_job, records
+
 from tubelet.data.dataset import Sample
 from tubelet.recipe import override, to_yaml
-from tubelet.train import checkpoint, pulse
-from tubelet.train.checkpoint import MODEL, saved
-from tubelet.train.distributed import joined, place
+from tubelet.train.checkpoint import folder as checkpoint
+from tubelet.train.checkpoint.folder import MODEL, saved
+from tubelet.train.distributed import heartbeat as pulse
+from tubelet.train.distributed.process_group import joined, place
+from tubelet.train.distributed.shard import whole as together
 from tubelet.train.job import Job
 from tubelet.train.loop import fit
-from tubelet.train.spread import whole as together
 from tubelet.types import Batch, Output
 
 BUILDERS = {"pretrain": pretrain_job, "finetune": finetune_job}

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from toy_labelled import labelled_folder, toy_recipe, tubelet
 from toy_run import Notes
+
 from tubelet.eval.evaluate import evaluate
-from tubelet.eval.finetune import finetune
-from tubelet.eval.saved import load_classifier
+from tubelet.runs.finetune import finetune
 from tubelet.spec import replace
-from tubelet.video.manifest import read_manifest
+from tubelet.video.lists.manifest import read_manifest
+from tubelet.weights.classifier import load_classifier
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
 import toy_run
+from safetensors.torch import load_file
 from toy_labelled import write_video
 from toy_run import CLIP, Notes, ToySet, finetune_job, log_lines, pretrain_job, pretrain_recipe, records
-from tubelet.train import checkpoint
-from tubelet.train.checkpoint import AVERAGE, MODEL, OPTIMIZER, STATE, saved
+
+from tubelet.runs.pretrain import pretrain
+from tubelet.train.checkpoint import folder as checkpoint
+from tubelet.train.checkpoint.folder import AVERAGE, MODEL, OPTIMIZER, STATE, saved
+from tubelet.train.checkpoint.resume import prepare
 from tubelet.train.loop import Job, fit
-from tubelet.train.pretrain import pretrain
-from tubelet.train.resume import prepare
 from tubelet.types import Batch, Output
 
 

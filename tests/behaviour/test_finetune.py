@@ -11,12 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-
 from toy_labelled import labelled_folder, toy_recipe, tubelet, write_video
 from toy_run import Notes, killer
-from tubelet.eval.finetune import finetune, finetuning_groups, first_classifier
-from tubelet.eval.labels import read_names
-from tubelet.eval.saved import load_classifier
+
 from tubelet.masks import Tube
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec, Finetuning
@@ -24,11 +21,14 @@ from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import Mixing
 from tubelet.recipe import Data, FinetuneRecipe, LabelledData, PretrainRecipe, Schedule, override, read_recipe, to_yaml
+from tubelet.runs.finetune import finetune, finetuning_groups, first_classifier
+from tubelet.runs.pretrain import pretrain
+from tubelet.sets.labels import read_names
 from tubelet.spec import replace
-from tubelet.train.checkpoint import saved
-from tubelet.train.log import read_log
-from tubelet.train.pretrain import pretrain
-from tubelet.train.signals import Interrupted
+from tubelet.train.checkpoint.folder import saved
+from tubelet.train.distributed.signals import Interrupted
+from tubelet.train.records.log import read_log
+from tubelet.weights.classifier import load_classifier
 
 COUNTED = "are the labels counted from 1?"
 

@@ -9,14 +9,14 @@ import json
 from pathlib import Path
 
 import pytest
-
 from image_files import as_video, write_images
+
 from tubelet.cli import main
 from tubelet.recipe import override
 from tubelet.recipes.videomae import pretrain_tiny
-from tubelet.train.log import read_log
-from tubelet.train.pretrain import pretrain
-from tubelet.train.watch import Silent
+from tubelet.runs.pretrain import pretrain
+from tubelet.train.records.log import read_log
+from tubelet.train.records.watch import Silent
 
 FOLDERS = {"bright/one": 12, "bright/two": 16, "dark/one": 14, "dark/two.x": 10}
 MODEL = ("model.encoder.width=24", "model.encoder.depth=1", "model.encoder.heads=2", "model.encoder.patch=8")

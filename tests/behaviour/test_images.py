@@ -7,17 +7,17 @@ import json
 from pathlib import Path
 
 import pytest
-
 from image_files import encoded, picture, write_image_set
 from toy_claims import assert_goes_on, say
 from toy_run import Notes, log_lines, pretrain_recipe
+from video_files import write_video
+
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.recipe import PretrainRecipe, override
+from tubelet.runs.pretrain import pretrain
 from tubelet.spec import replace
-from tubelet.train.pretrain import pretrain
 from tubelet.types import ClipShape
-from video_files import write_video
 
 VIT = ViTSpec(width=24, depth=1, heads=2, patch=8, tubelet=1)
 ENCODER = (*(f"model.encoder.{name}={getattr(VIT, name)}" for name in ("width", "depth", "heads", "patch", "tubelet")),)

@@ -9,23 +9,22 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from toy_embed import toy_run, toy_videos
 from toy_labelled import labelled_folder, toy_recipe, write_video
 from toy_run import Notes, pretrain_recipe
+
 from tubelet.cli import main
 from tubelet.data.cache import FrameCache
 from tubelet.data.dataset import Skipped
-from tubelet.eval.finetune import finetune
-from tubelet.eval.saved import write_classifier
+from tubelet.inference.embed.store import read_embeddings
 from tubelet.names import one_line, restored, writable
 from tubelet.recipe import override
 from tubelet.recipe.text import write_recipe
 from tubelet.rng import step_rng
+from tubelet.runs.finetune import finetune, write_classifier
 from tubelet.spec import replace
-from tubelet.train.skips import Skips
-from tubelet.use.store import read_embeddings
-from tubelet.video.manifest import read_manifest
+from tubelet.train.records.skips import Skips
+from tubelet.video.lists.manifest import read_manifest
 
 NOT_UTF8 = os.fsdecode(b"a\xff.mp4")
 BROKEN_LINE = "b\nro ken\x1b.mp4"

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-
-import tubelet
 from toy_claims import assert_goes_on, assert_two_ranks_agree, say
 from toy_labelled import labelled_folder
 from toy_run import CLIP, VIT, Notes, finetune_recipe, log_lines, pretrain_recipe
+
+import tubelet
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
-from tubelet.models.mvit_spec import MViTSpec, Stage
+from tubelet.models.mvit.spec import MViTSpec, Stage
 from tubelet.models.vit import ViTSpec
 from tubelet.recipe import (
     FinetuneRecipe,
@@ -25,8 +25,8 @@ from tubelet.recipe import (
     write_recipe,
 )
 from tubelet.recipe import Stage as RecipeStage
+from tubelet.runs.pretrain import pretrain
 from tubelet.spec import replace
-from tubelet.train.pretrain import pretrain
 from tubelet.types import ClipShape
 from tubelet.weights.start import classifier_state
 

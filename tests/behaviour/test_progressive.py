@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
 from ranks import run_ranks
+from safetensors.torch import load_file
 from toy_run import Notes, log_lines
 from toy_stages import Fatal, filled, killed, material, post_recipe, target_recipe, toy_stages, void
-from tubelet.eval.progressive import check_stages, run_stages
+
 from tubelet.recipe import ProgressiveRecipe, Stage, change_stages, override, read_any_recipe
+from tubelet.runs.stages.run import check_stages, run_stages
 from tubelet.spec import replace
 
 FOLDERS = ("1-pretrain", "2-post", "3-target")

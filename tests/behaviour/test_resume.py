@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
-
 import toy_run
+from safetensors.torch import load_file
 from toy_run import Notes, finetune_job, killer, log_lines, pretrain_job, records
-from tubelet.train.checkpoint import saved
+
+from tubelet.train.checkpoint.folder import saved
+from tubelet.train.distributed.signals import Interrupted
 from tubelet.train.loop import fit
-from tubelet.train.signals import Interrupted
 
 BUILDERS = {"pretrain": pretrain_job, "finetune": finetune_job}
 

@@ -14,28 +14,28 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
 from ranks import Ended, run_ranks
+from safetensors.torch import load_file
 from toy_labelled import labelled_folder, toy_recipe
 from toy_run import Notes, killer, pretrain_job, records
-from tubelet.eval.finetune import finetune
+
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
+from tubelet.plan.measure.real_steps import forget_peak, resident_bytes
 from tubelet.recipe import Data, FinetuneRecipe, PretrainRecipe
+from tubelet.runs.finetune import finetune
+from tubelet.runs.pretrain import pretrain
 from tubelet.spec import replace
-from tubelet.train import checkpoint
-from tubelet.train.building import building, has_weights, shell_of, spreads
-from tubelet.train.checkpoint import MODEL, saved
-from tubelet.train.distributed import joined
+from tubelet.train.building import build_method, building, has_weights, shell_of, spreads
+from tubelet.train.checkpoint import folder as checkpoint
+from tubelet.train.checkpoint.folder import MODEL, saved
+from tubelet.train.distributed.process_group import joined
+from tubelet.train.distributed.shard import is_spread, own_rows
+from tubelet.train.fsdp_replica import SpreadReplica
 from tubelet.train.optim import parameter_groups
-from tubelet.train.pretrain import build_method, pretrain
-from tubelet.train.rehearsal import forget_peak, resident_bytes
 from tubelet.train.replica import replica_of
-from tubelet.train.spread import is_spread, own_rows
-from tubelet.train.spread_replica import SpreadReplica
 from tubelet.types import ClipShape
 
 CLIP = ClipShape(frames=4, size=28)

@@ -10,24 +10,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
-
 from ranks import run_ranks
+from safetensors.torch import load_file
 from toy_run import Notes, log_lines
 from toy_stages import ENCODER, Fatal, filled, killed, material, post_recipe, pretrain_recipe, void
-from tubelet.eval.progressive import check_stages, run_stages
-from tubelet.eval.saved import load_classifier
+
 from tubelet.masks import Random
 from tubelet.methods.distillation import Distill
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, ProgressiveRecipe, Stage, change_stages
+from tubelet.runs.stages.run import check_stages, run_stages
+from tubelet.runs.teacher_record import digest
 from tubelet.spec import replace
 from tubelet.targets.features import Features
 from tubelet.targets.frozen import Asked
 from tubelet.targets.hog import Hog
-from tubelet.train.log import read_log
-from tubelet.train.taught import digest
-from tubelet.weights.targets import live_target
+from tubelet.train.records.log import read_log
+from tubelet.weights.classifier import load_classifier
+from tubelet.weights.teachers import live_target
 
 FOLDERS = ("1-pixels", "2-features", "3-classes", "4-small")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tubelet.cli import main
-from tubelet.train import machine
-from tubelet.train.machine import Finding, inspect_machine, is_usable
+from tubelet.doctor import machine
+from tubelet.doctor.machine import Finding, inspect_machine, is_usable
 
 
 def run(*arguments: str) -> int:

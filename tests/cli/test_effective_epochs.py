@@ -10,9 +10,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tubelet.cli.recipes import recipes
-from tubelet.cli.watch import RichWatch
+from tubelet.cli.terminal.watch import RichWatch
 from tubelet.recipe import parse_recipe
-from tubelet.train.watch import RunFacts
+from tubelet.train.records.watch import RunFacts
 
 NAME = "videomae-s-small-pretrain"
 

@@ -19,9 +19,9 @@ import pytest
 
 from toy_embed import damage, toy_run, toy_videos
 from tubelet.cli import main
-from tubelet.use import stream
-from tubelet.use.store import read_embeddings
-from tubelet.use.windows import Window, read_windows
+from tubelet.inference.embed import stream
+from tubelet.inference.embed.store import read_embeddings
+from tubelet.inference.embed.windows import Window, read_windows
 
 WINDOW = ["--window", "0.4", "--batch", "2", "--device", "cpu"]
 
@@ -116,7 +116,7 @@ def test_sigterm_ends_in_one_line_even_where_a_file_hangs(
             is_let_go.wait(60)
         yield from read(path, **options)
 
-    monkeypatch.setattr("tubelet.use.embed.read_windows", hangs)
+    monkeypatch.setattr("tubelet.inference.embed.embed.read_windows", hangs)
     monkeypatch.setattr(stream, "GOODBYE_SECONDS", 0.1)
     out, is_over = tmp_path / "e.parquet", threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: None)  # for signals that come too early or too late

@@ -9,15 +9,15 @@ import re
 from pathlib import Path
 
 import pytest
-
 from toy_labelled import labelled_folder, toy_recipe
 from toy_run import CLIP, Notes, pretrain_recipe
+
 from tubelet.cli import main
 from tubelet.eval.evaluate import evaluate
-from tubelet.eval.saved import write_classifier
 from tubelet.rng import step_rng
-from tubelet.train.export import write_model
-from tubelet.video.manifest import read_manifest
+from tubelet.runs.finetune import write_classifier
+from tubelet.train.checkpoint.export import write_model
+from tubelet.video.lists.manifest import read_manifest
 
 NAMES = ("bright", "dark [x]")
 

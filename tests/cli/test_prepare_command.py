@@ -10,8 +10,8 @@ import pytest
 
 from tubelet.cli import main
 from tubelet.cli.prepare import parse_size
-from tubelet.train.log import read_log
-from tubelet.video.manifest import read_manifest
+from tubelet.train.records.log import read_log
+from tubelet.video.lists.manifest import read_manifest
 from video_files import write_video
 from zoo import ZOO, needs_zoo, rows
 

@@ -8,8 +8,8 @@ import re
 import pytest
 from rich.console import Console
 
-from tubelet.cli.progress import RichProgress
-from tubelet.use.progress import Progress, Quiet
+from tubelet.cli.terminal.progress import RichProgress
+from tubelet.inference.progress import Progress, Quiet
 
 
 def drawn(*, terminal: bool = False) -> tuple[RichProgress, io.StringIO]:

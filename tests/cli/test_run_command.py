@@ -9,7 +9,7 @@ import pytest
 
 from toy_stages import material, post_recipe, pretrain_recipe, target_recipe
 from tubelet.cli import main
-from tubelet.data.synthetic_set import SyntheticPlan
+from tubelet.data.synthetic.videos import SyntheticPlan
 from tubelet.recipe import ProgressiveRecipe, parse_any_recipe, write_recipe
 
 QUICK = "all.schedule.epochs=1"
@@ -129,7 +129,7 @@ def test_the_demo_makes_the_data_of_its_stages(
 ) -> None:
     plan = SyntheticPlan(unlabelled=64, train=64, val=16, test=8, frames=4, size=16)
     monkeypatch.setattr("tubelet.recipes.demo.demo_videos", lambda: plan)
-    monkeypatch.setattr("tubelet.train.machine.cores", lambda: 0)
+    monkeypatch.setattr("tubelet.doctor.machine.cores", lambda: 0)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         main(["demo", "--data-only"])

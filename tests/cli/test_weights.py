@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from released import CLIP, ENCODER, HINTS, NAMES, autoencoder, classifier, clips, saved, theirs
 from toy_labelled import labelled_folder
+
 from tubelet.cli import main
-from tubelet.cli.weights_table import collapsed
-from tubelet.eval.saved import load_classifier
+from tubelet.cli.weights.table import collapsed
 from tubelet.models.vit import ViTSpec
 from tubelet.spec import replace as changed
 from tubelet.types import ClipShape
+from tubelet.weights.classifier import load_classifier
 from tubelet.weights.read import read_model, write_imported
 
 OPTIONS = argparse.Namespace(num_frames=4, input_size=16)

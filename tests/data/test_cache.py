@@ -10,8 +10,8 @@ import pytest
 
 from tubelet.data import cache as module
 from tubelet.data.cache import FrameCache
-from tubelet.video.decoders import Reading
-from tubelet.video.read import BadVideo, frames
+from tubelet.video.read.decoders import Reading
+from tubelet.video.read.file import BadVideo, frames
 from video_files import numbers_of, write_video
 
 

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from video_files import numbers_of, write_video
 
 from tubelet.data import dataset as module
 from tubelet.data.dataset import ClipDataset, ClipPlan, EvalDataset, MaskDraw, Sample, Skipped, VideoViews, collate
 from tubelet.masks import MaskRules
 from tubelet.types import ClipShape, Grid
-from tubelet.video.augment import Augment, CentreCrop, RandomResizedCrop
-from tubelet.video.decoders import Reading
-from tubelet.video.limits import Limits
-from tubelet.video.manifest import VideoRef
-from tubelet.video.read import open_video
+from tubelet.video.augment.augment import Augment, CentreCrop, RandomResizedCrop
+from tubelet.video.lists.manifest import VideoRef
+from tubelet.video.read.decoders import Reading
+from tubelet.video.read.file import open_video
+from tubelet.video.read.limits import Limits
 from tubelet.video.sample import Span, Strided
-from video_files import numbers_of, write_video
 
 CLIP = ClipShape(frames=4, size=32)
 GRID = Grid(2, 2, 2)

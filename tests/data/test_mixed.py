@@ -16,8 +16,8 @@ from tubelet.data.mixed import MixedDataset, Source, shared_videos
 from tubelet.data.mixture import Mixture, Share
 from tubelet.data.order import StepSampler
 from tubelet.types import ClipShape
-from tubelet.video.augment import Augment, CentreCrop, RandomResizedCrop
-from tubelet.video.manifest import VideoRef
+from tubelet.video.augment.augment import Augment, CentreCrop, RandomResizedCrop
+from tubelet.video.lists.manifest import VideoRef
 from tubelet.video.sample import Strided
 from video_files import numbers_of, write_video
 

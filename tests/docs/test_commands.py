@@ -22,21 +22,22 @@ from typing import Any
 import pytest
 import torch
 import typer.main
+from image_files import write_image_set
 from typer.core import TyperGroup
 
-from image_files import write_image_set
 from tubelet.cli import main
-from tubelet.data.synthetic import clip_of
-from tubelet.data.synthetic_set import write_video
+from tubelet.data.synthetic.scenes import clip_of
+from tubelet.data.synthetic.videos import write_video
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.targets.pixels import NormalisedPixels
 from tubelet.types import ClipShape
-from tubelet.weights.huggingface import to_huggingface
+from tubelet.weights.export.huggingface import to_huggingface
 from tubelet.weights.read import read_model
-from tubelet.weights.videomae import FINETUNED, PRETRAINED, to_official
+from tubelet.weights.tensors.rename import to_official
+from tubelet.weights.videomae.names import FINETUNED, PRETRAINED
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -234,7 +235,7 @@ def parsed(arguments: list[str]) -> dict[str, Any]:
 
 def assert_recipe_fits(parameters: dict[str, Any]) -> None:
     """The recipe exists, and takes the changes as they stand on the page."""
-    from tubelet.cli.common import load_any_recipe
+    from tubelet.cli.terminal.common import load_any_recipe
     from tubelet.recipe import change_stages
     from tubelet.recipes.progressive import PROGRESSIVE
 

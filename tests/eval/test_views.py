@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tubelet.eval.views import ViewScores, probabilities, views_per_pass
+from tubelet.eval.scoring import ViewScores, probabilities, views_per_pass
 from tubelet.methods.classifier import Classifier, ClassifierSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.types import ClipShape, Grid
@@ -47,7 +47,7 @@ def test_passes_do_not_change_the_scores(monkeypatch: pytest.MonkeyPatch) -> Non
     classifier = small_classifier()
     video = torch.randint(0, 256, (5, 3, 4, 16, 16), dtype=torch.uint8)
     together = probabilities(classifier, video, device=CPU, autocast=contextlib.nullcontext())
-    monkeypatch.setattr("tubelet.eval.views.TOKENS_PER_PASS", 2 * classifier.encoder.grid.tokens)
+    monkeypatch.setattr("tubelet.eval.scoring.TOKENS_PER_PASS", 2 * classifier.encoder.grid.tokens)
     in_parts = probabilities(classifier, video, device=CPU, autocast=contextlib.nullcontext())
     assert in_parts.shape == (5, 3)
     np.testing.assert_allclose(in_parts, together, atol=1e-6)

@@ -11,24 +11,24 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from toy_reconstruct import write_video
 
 import tubelet
-from toy_reconstruct import write_video
 from tubelet.data.dataset import ClipDataset, ClipPlan, Sample, collate
-from tubelet.eval import reconstruct as by_command
+from tubelet.inference import model as in_python
 from tubelet.masks import DecodeRule, LossOn, MaskRule, MaskRules, RunningCell, Tube, draw_mask
 from tubelet.methods.masked import MaskedMethod
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.vit import ViTSpec
+from tubelet.pictures import reconstruct as by_command
+from tubelet.plan.count.shapes import counts
+from tubelet.plan.measure.real_steps import made_up_job
 from tubelet.recipe import Data, PretrainRecipe
 from tubelet.rng import generator
-from tubelet.train.pretrain import plan_of
-from tubelet.train.rehearsal import made_up_job
-from tubelet.train.shapes import counts
+from tubelet.runs.pretrain import plan_of
 from tubelet.types import Batch, Clips, ClipShape, Grid, Mask, Split
-from tubelet.use import model as in_python
-from tubelet.video.augment import Augment, CentreCrop
-from tubelet.video.manifest import VideoRef
+from tubelet.video.augment.augment import Augment, CentreCrop
+from tubelet.video.lists.manifest import VideoRef
 from tubelet.weights.imported import Imported
 
 FRAMES, SIZE = 20, 32

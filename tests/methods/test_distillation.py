@@ -13,7 +13,7 @@ from tubelet.methods.classifier import Classifier, ClassifierSpec, Finetuning
 from tubelet.methods.distillation import Distill, Distillation, Teacher, divergence
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import NO_MIXING, Mixing
-from tubelet.nn.resize import resized
+from tubelet.nn.pixels import resized
 from tubelet.types import Batch, Clips, ClipShape
 
 CLIP = ClipShape(frames=4, size=16)

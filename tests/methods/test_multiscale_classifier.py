@@ -4,20 +4,20 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from toy_labelled import labelled_folder, toy_recipe
 from toy_run import Notes
-from tubelet.eval.finetune import finetune, finetuning_groups
-from tubelet.eval.saved import load_classifier
+
+from tubelet.inference.model import load
 from tubelet.methods.classifier import Classifier, ClassifierSpec, Finetuning
-from tubelet.models.mvit import MViT
-from tubelet.models.mvit_spec import MViTSpec, Stage
+from tubelet.models.mvit.model import MViT
+from tubelet.models.mvit.spec import MViTSpec, Stage
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import NO_MIXING, Mixing
 from tubelet.recipe import FinetuneRecipe, Optim, Schedule, override, read_recipe, to_yaml
+from tubelet.runs.finetune import finetune, finetuning_groups
 from tubelet.spec import replace
 from tubelet.types import Batch, Clips, ClipShape
-from tubelet.use.model import load
+from tubelet.weights.classifier import load_classifier
 
 CLIP = ClipShape(frames=4, size=16)
 ENCODER = MViTSpec(width=8, depth=3, stages=(Stage(start=1), Stage(start=2)), kv_stride=(1, 2, 2), drop_path=0.1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tubelet.models.attentive import AttentiveClassifier, AttentiveSpec
+from tubelet.models.heads import AttentiveClassifier, AttentiveSpec
 from tubelet.rng import step_rng
 
 SPEC = AttentiveSpec(width=12, heads=3, mlp_ratio=2.0, init_scale=1.0)

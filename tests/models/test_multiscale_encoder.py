@@ -4,9 +4,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tubelet.models.mvit import MViT
-from tubelet.models.mvit_spec import MViTSpec, Stage, block_shapes, mvit_b, mvit_l, mvit_s
-from tubelet.nn import pooling_attention
+from tubelet.models.mvit.model import MViT
+from tubelet.models.mvit.spec import MViTSpec, Stage, block_shapes, mvit_b, mvit_l, mvit_s
+from tubelet.nn.multiscale import attention as pooling_attention
 from tubelet.spec import replace
 from tubelet.types import ClipShape, Cube, Grid
 

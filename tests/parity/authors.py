@@ -18,7 +18,8 @@ from tubelet.targets.pixels import NormalisedPixels, Pixels
 from tubelet.types import ClipShape
 from tubelet.weights.imported import Imported
 from tubelet.weights.read import Hints, read_model
-from tubelet.weights.videomae import FINETUNED, PRETRAINED, Pairs, from_official, to_official
+from tubelet.weights.tensors.rename import Pairs, from_official, to_official
+from tubelet.weights.videomae.names import FINETUNED, PRETRAINED
 
 WAYS: Final = ["converter", "model", "module"]
 """By the converter into a model built from the metadata, or from a file that nests the weights so."""

@@ -13,13 +13,13 @@ from golden import Case
 from tubelet.methods.classifier import Classifier, ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictor, MaskedPredictorSpec
 from tubelet.models.encoders import Encoder
-from tubelet.models.mvit_spec import MViTSpec, Stage
-from tubelet.targets.frame_pixels import FramePixels
+from tubelet.models.mvit.spec import MViTSpec, Stage
 from tubelet.targets.hog import Hog
+from tubelet.targets.pixels import FramePixels
 from tubelet.types import ClipShape
 from tubelet.weights.read import read_model
-from tubelet.weights.slowfast import CLASSIFIER, MASKFEAT, MEAN_CLASSIFIER
-from tubelet.weights.videomae import Pairs, from_official, to_official
+from tubelet.weights.slowfast.names import CLASSIFIER, MASKFEAT, MEAN_CLASSIFIER
+from tubelet.weights.tensors.rename import Pairs, from_official, to_official
 
 WAYS: Final = ["converter", "file"]
 """Into a model built from the metadata, or from a file as SlowFast writes it."""

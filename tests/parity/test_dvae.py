@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from golden import Case, load_case
-from tubelet.models.dvae import DvaeEncoder, DvaeSpec
+from tubelet.models.tokenizers.dvae import DvaeEncoder, DvaeSpec
 from tubelet.types import Cube, Grid
 from tubelet.weights.dalle import read_dvae
 
@@ -72,8 +72,8 @@ def test_gradients_of_the_cross_entropy(case: Case, encoder: DvaeEncoder) -> Non
 
 def test_a_target_gives_the_ids_of_the_first_frame_of_each_tubelet(case: Case, encoder: DvaeEncoder) -> None:
     """Where the picture is square: pictures as frames, each followed by one of noise, and tokens in raster order."""
-    from tubelet.models.answers import FrameIds
     from tubelet.targets.frozen import Asked
+    from tubelet.targets.teachers import FrameIds
     from tubelet.targets.tokens import Tokens
 
     image, ids = case.input["image"], case.output["token_ids"]

@@ -14,9 +14,9 @@ from tubelet.methods.predictor import MaskedPredictor
 from tubelet.recipe import PretrainRecipe
 from tubelet.types import Grid, Mask, Split
 from tubelet.weights.read import read_model
-from tubelet.weights.slowfast import MASKFEAT
+from tubelet.weights.slowfast.names import MASKFEAT
 from tubelet.weights.start import encoder_weights
-from tubelet.weights.videomae import to_official
+from tubelet.weights.tensors.rename import to_official
 
 MASKED = ["case06_maskfeat_hog", "case06_maskmvit_pixel"]
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from golden import Case, assert_grad_norms, assert_output, load_case
 from tubelet.methods.classifier import Classifier
 from tubelet.weights.read import read_model
-from tubelet.weights.videomae import to_official
+from tubelet.weights.tensors.rename import to_official
 
 
 @pytest.fixture(scope="module")

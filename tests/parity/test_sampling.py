@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tubelet.video.crops import MultiScaleCrop, crop_starts
+from tubelet.video.augment.crops import MultiScaleCrop, crop_starts
 from tubelet.video.sample import Segments, Span, Strided
 
 HERE = Path(__file__).resolve()

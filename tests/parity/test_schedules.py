@@ -20,7 +20,8 @@ from tubelet.targets.pixels import NormalisedPixels
 from tubelet.train.optim import ParameterGroup, parameter_groups
 from tubelet.train.schedule import cosine, learning_rates
 from tubelet.types import ClipShape
-from tubelet.weights.videomae import FINETUNED, PRETRAINED, Pairs, from_official
+from tubelet.weights.tensors.rename import Pairs, from_official
+from tubelet.weights.videomae.names import FINETUNED, PRETRAINED
 
 CASES = ("case11_videomae_optim", "case11_videomaev2_optim")
 CLIP = ClipShape(frames=4, size=16)

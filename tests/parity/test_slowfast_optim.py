@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from golden import load_json
-from tubelet.eval.finetune import ENCODER
 from tubelet.methods.classifier import ClassifierSpec
-from tubelet.models.mvit_spec import MViTSpec, Stage
+from tubelet.models.mvit.spec import MViTSpec, Stage
+from tubelet.runs.finetune import ENCODER
 from tubelet.train.optim import parameter_groups
 from tubelet.types import ClipShape
-from tubelet.weights.slowfast import MEAN_CLASSIFIER
-from tubelet.weights.videomae import to_official
+from tubelet.weights.slowfast.names import MEAN_CLASSIFIER
+from tubelet.weights.tensors.rename import to_official
 
 
 def test_layer_decay_and_weight_decay_of_every_parameter() -> None:

@@ -26,7 +26,8 @@ from tubelet.recipe import FinetuneRecipe, PretrainRecipe  # noqa: E402
 from tubelet.spec import replace  # noqa: E402
 from tubelet.targets.pixels import NormalisedPixels, Pixels  # noqa: E402
 from tubelet.types import Batch, Clips, ClipShape, Mask  # noqa: E402
-from tubelet.weights.huggingface import from_huggingface, to_huggingface  # noqa: E402
+from tubelet.weights.export.huggingface import to_huggingface  # noqa: E402
+from tubelet.weights.huggingface.folder import from_huggingface  # noqa: E402
 from tubelet.weights.imported import Imported  # noqa: E402
 
 TOLERANCE: Final = 1e-5

@@ -18,7 +18,8 @@ from tubelet.methods.autoencoder import MaskedAutoencoder
 from tubelet.methods.classifier import Classifier
 from tubelet.targets.pixels import Pixels
 from tubelet.types import Grid, Mask, Split
-from tubelet.weights.videomae import FINETUNED, PRETRAINED, to_official
+from tubelet.weights.tensors.rename import to_official
+from tubelet.weights.videomae.names import FINETUNED, PRETRAINED
 
 # Case 01: one pre-training step
 

@@ -17,7 +17,8 @@ from tubelet.masks import RunningCell
 from tubelet.methods.autoencoder import MaskedAutoencoder
 from tubelet.methods.classifier import Classifier
 from tubelet.types import Grid, Mask, Split
-from tubelet.weights.videomae import FINETUNED, PRETRAINED, to_official
+from tubelet.weights.tensors.rename import to_official
+from tubelet.weights.videomae.names import FINETUNED, PRETRAINED
 
 # Case 03: one pre-training step
 

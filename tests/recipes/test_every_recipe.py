@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from tubelet.eval.finetune import finetuning_groups
 from tubelet.masks import draw_mask
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import Finetuning
 from tubelet.methods.distillation import Distillation, Teacher
-from tubelet.models.mvit_spec import MViTSpec
+from tubelet.models.mvit.spec import MViTSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, override, parse_recipe, to_yaml
 from tubelet.recipes import RECIPES
 from tubelet.rng import generator, step_rng
+from tubelet.runs.finetune import finetuning_groups
+from tubelet.train.building import build_method
 from tubelet.train.optim import Optimizer, ParameterGroup, parameter_groups
-from tubelet.train.pretrain import build_method
 from tubelet.types import Batch, Clips, Mask
 
 SIZE = {"width": 24, "depth": 2, "heads": 2}

@@ -9,15 +9,15 @@ import pytest
 from recipes.named import K400, finetuning, pretraining, rates
 from tubelet.masks import BlockTube, Cube
 from tubelet.methods.predictor import MaskedPredictorSpec
-from tubelet.models.mvit_spec import MViTSpec
+from tubelet.models.mvit.spec import MViTSpec
 from tubelet.models.vit import ViTSpec
+from tubelet.plan.count.flops import count_flops
+from tubelet.plan.count.shapes import layout
+from tubelet.plan.plan import count_parameters
 from tubelet.recipes import RECIPES
 from tubelet.targets.hog import Hog
-from tubelet.train.flops import count_flops
-from tubelet.train.plan import count_parameters
-from tubelet.train.shapes import layout
 from tubelet.types import Cube as CubeSize
-from tubelet.video.augment import RandomResizedCrop
+from tubelet.video.augment.augment import RandomResizedCrop
 
 IN1K = 1_281_167
 OWN = {f"maskfeat-{size}-{kind}" for size in ("ti-cpu", "s-small") for kind in ("pretrain", "finetune")}

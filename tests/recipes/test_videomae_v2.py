@@ -14,11 +14,11 @@ from tubelet.masks import RunningCell, scored
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.distillation import Distill
 from tubelet.models.vit import ViTSpec
+from tubelet.plan.plan import count_parameters
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, SameClasses, parse_any_recipe, resolved, to_yaml
 from tubelet.recipes import RECIPES
 from tubelet.recipes.progressive import PROGRESSIVE
 from tubelet.rng import generator
-from tubelet.train.plan import count_parameters
 from tubelet.types import ClipShape
 
 OWN = {"videomae-v2-s-small-pretrain", "videomae-v2-s-small-finetune", "videomae-v2-ti-cpu-pretrain"}

@@ -13,20 +13,19 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from tubelet.methods.classifier import ClassifierSpec
-from tubelet.models.answers import FrameIds, VideoFeatures
-from tubelet.models.dvae import DvaeEncoder, DvaeSpec
+from tubelet.models.tokenizers.dvae import DvaeEncoder, DvaeSpec
 from tubelet.models.vit import ViT, ViTSpec
 from tubelet.rng import step_rng
 from tubelet.targets.features import Features
-from tubelet.targets.frame_pixels import FramePixels
 from tubelet.targets.frozen import Asked, FrozenSpec
 from tubelet.targets.hog import Hog
-from tubelet.targets.kinds import Target, TargetSpec
-from tubelet.targets.pixels import NormalisedPixels, Pixels
+from tubelet.targets.pixels import FramePixels, NormalisedPixels, Pixels
 from tubelet.targets.pseudo_labels import PseudoLabels
+from tubelet.targets.teachers import FrameIds, VideoFeatures
 from tubelet.targets.tokens import Tokens
+from tubelet.targets.unions import Target, TargetSpec
 from tubelet.types import ClipShape, Cube, Grid
-from tubelet.weights.targets import Scores
+from tubelet.weights.teachers import Scores
 
 CUBE = Cube(2, 8, 8)
 WANTED = torch.tensor([[0, 3, 5], [7, 1, 2]])

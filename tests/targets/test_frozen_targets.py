@@ -10,18 +10,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
-from tubelet.models.answers import Blank, FrameFeatures, VideoFeatures, frames_of
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViT, ViTSpec
-from tubelet.nn.pixels import Colours
-from tubelet.nn.resize import resized
+from tubelet.nn.pixels import Colours, resized
 from tubelet.rng import step_rng
 from tubelet.targets.features import Features
 from tubelet.targets.frozen import Asked, FrozenSpec, without_network
 from tubelet.targets.pseudo_labels import PseudoLabels
+from tubelet.targets.teachers import Blank, FrameFeatures, VideoFeatures, frames_of
 from tubelet.targets.tokens import Tokens
 from tubelet.types import Batch, Clips, ClipShape, Cube, Grid, Split
-from tubelet.weights.image_models import ImageModel, read_image_model
+from tubelet.weights.huggingface.image_models import ImageModel, read_image_model
 
 CUBE = Cube(2, 8, 8)
 CLIP = ClipShape(frames=4, size=16)

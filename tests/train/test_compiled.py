@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from tubelet.recipe import Run
-from tubelet.train.compiled import compiles
+from tubelet.train.distributed.device import compiles
 
-TOY = Path(__file__).parents[1] / "toy_run.py"
+TOY = Path(__file__).parents[1] / "toys" / "toy_run.py"
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU wants g++")
 
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-
 from toy_run import Notes, ToySet, finetune_job, killer, pretrain_job, records
+
 from tubelet.data.dataset import collate
 from tubelet.recipe import read_recipe
-from tubelet.train.checkpoint import latest, read_state, saved, weights
-from tubelet.train.ema import Ema
+from tubelet.train.checkpoint.folder import latest, read_state, saved, weights
+from tubelet.train.distributed.signals import Interrupted
 from tubelet.train.loop import fit, parts
-from tubelet.train.pace import Pace
-from tubelet.train.signals import Interrupted
+from tubelet.train.optim import Ema
+from tubelet.train.records.throughput import Pace
 
 
 @pytest.mark.parametrize("pieces", [2, 3, 4, 9])
@@ -159,7 +159,7 @@ def test_a_run_learns(tmp_path: Path) -> None:
 
 def test_the_time_left_follows_the_time_per_step(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.0, 2.0, 2.0])
-    monkeypatch.setattr("tubelet.train.pace.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("tubelet.train.records.throughput.time.perf_counter", lambda: next(clock))
     pace = Pace()
     pace.begin()
     for _ in range(4):

@@ -13,7 +13,7 @@ import pytest
 
 from ranks import run_ranks
 from tubelet.recipe import Run
-from tubelet.train import distributed
+from tubelet.train.distributed import process_group as distributed
 
 
 def test_ranks_of_a_dead_torchrun_give_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from safetensors.torch import load_file
-
 from ranks import run_ranks
+from safetensors.torch import load_file
 from toy_labelled import LEVELS, labelled_folder, toy_recipe
 from toy_labelled import write_video as write_grey
 from toy_run import Notes, killer, log_lines, pretrain_recipe, records
+from video_files import write_video
+
 from tubelet.eval.evaluate import evaluate
-from tubelet.eval.finetune import finetune
 from tubelet.nn.mixing import Mixing
 from tubelet.recipe import (
     Data,
@@ -27,11 +27,11 @@ from tubelet.recipe import (
     VideoSource,
     override,
 )
+from tubelet.runs.finetune import finetune
+from tubelet.runs.pretrain import pretrain
+from tubelet.sets.unlabelled import unlabelled_sources, videos_of_epoch
 from tubelet.spec import replace
-from tubelet.train.pretrain import pretrain
-from tubelet.train.signals import Interrupted
-from tubelet.train.sources import unlabelled_sources, videos_of_epoch
-from video_files import write_video
+from tubelet.train.distributed.signals import Interrupted
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
-
 from toy_run import Notes, pretrain_job, records
-from tubelet.train.flops import count_flops
+
+from tubelet.plan.count.flops import count_flops
+from tubelet.plan.count.shapes import layout
 from tubelet.train.loop import fit
-from tubelet.train.pace import Gauge, Pace
-from tubelet.train.shapes import layout
+from tubelet.train.records.throughput import Gauge, Pace
 
 
 @pytest.fixture
 def seconds_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.0, 2.0])
-    monkeypatch.setattr("tubelet.train.pace.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("tubelet.train.records.throughput.time.perf_counter", lambda: next(clock))
 
 
 @pytest.mark.usefixtures("seconds_of_two")

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from toy_dvae import authors_names, pickled_as_the_authors_do, toy_dvae, write_dvae
-from tubelet.models.dvae import DvaeEncoder, DvaeSpec
+from tubelet.models.tokenizers.dvae import DvaeEncoder, DvaeSpec
 from tubelet.weights.dalle import read_dvae
 
 SPEC = DvaeSpec(width=8, groups=3, blocks=2, vocabulary=9)

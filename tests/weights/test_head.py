@@ -18,7 +18,8 @@ from tubelet.recipe import FinetuneRecipe, SameClasses, override, parse_recipe, 
 from tubelet.targets.pixels import NormalisedPixels
 from tubelet.types import ClipShape
 from tubelet.weights.start import classifier_state, start_classifier
-from tubelet.weights.videomae import FINETUNED, to_official
+from tubelet.weights.tensors.rename import to_official
+from tubelet.weights.videomae.names import FINETUNED
 
 CLIP = ClipShape(frames=4, size=16)
 ENCODER = ViTSpec(width=8, depth=1, heads=2, patch=8)

@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
-
 from plain_vit import vit
 from released import CLIP, ENCODER, HINTS, NAMES, autoencoder, classifier, clips, saved, theirs
-from tubelet.eval.reconstruct import load_autoencoder
-from tubelet.eval.saved import load_classifier
+from safetensors.torch import save_file
+
 from tubelet.methods.classifier import Finetuning
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import NO_MIXING
 from tubelet.nn.position import sinusoid, stretch
+from tubelet.pictures.reconstruct import load_autoencoder
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, write_recipe
 from tubelet.spec import replace as changed
 from tubelet.targets.pixels import Pixels
 from tubelet.types import ClipShape
 from tubelet.video.sample import Segments, Span, Strided
-from tubelet.weights.huggingface import to_huggingface
+from tubelet.weights.classifier import load_classifier
+from tubelet.weights.export.huggingface import to_huggingface
 from tubelet.weights.imported import Imported
 from tubelet.weights.read import Hints, read_model, write_imported
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
-
 from plain_vit import vit
+from safetensors.torch import save_file
 from toy_run import Notes
-from tubelet.eval.finetune import first_classifier
+
 from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
 from tubelet.methods.classifier import Classifier, ClassifierSpec, Finetuning
 from tubelet.models.decoder import DecoderSpec
@@ -18,12 +17,14 @@ from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import Mixing
 from tubelet.nn.position import sinusoid, stretch
 from tubelet.recipe import FinetuneRecipe, override
+from tubelet.runs.finetune import first_classifier
 from tubelet.targets.pixels import NormalisedPixels
 from tubelet.types import ClipShape
-from tubelet.weights.huggingface import to_huggingface
+from tubelet.weights.export.huggingface import to_huggingface
 from tubelet.weights.read import Hints, read_model, write_imported
 from tubelet.weights.start import encoder_weights, start_classifier, start_whole, weights_file
-from tubelet.weights.videomae import FINETUNED, PRETRAINED, to_official
+from tubelet.weights.tensors.rename import to_official
+from tubelet.weights.videomae.names import FINETUNED, PRETRAINED
 
 CLIP = ClipShape(frames=4, size=16)
 ENCODER = ViTSpec(width=8, depth=2, heads=2, patch=8)

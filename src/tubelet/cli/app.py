@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from tubelet.cli.check import check
-from tubelet.cli.demo import demo
+from tubelet.cli.demo.demo import demo
 from tubelet.cli.doctor import doctor
 from tubelet.cli.embed import embed
 from tubelet.cli.evaluate import evaluate
@@ -19,7 +19,7 @@ from tubelet.cli.recipes import recipes
 from tubelet.cli.reconstruct import reconstruct
 from tubelet.cli.run import run
 from tubelet.cli.search import search
-from tubelet.cli.weights import weights
+from tubelet.cli.weights.weights import weights
 
 app = typer.Typer(
     help="Masked video pre-training: from a folder of videos to an encoder, a classifier, embeddings.",

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from tubelet.video.manifest import VideoRef
-    from tubelet.video.scan import Report
+    from tubelet.video.lists.manifest import VideoRef
+    from tubelet.video.work.scan import Report
 
 
 WIDTH_IN_FILES: Final = 240
@@ -37,7 +37,7 @@ def check(
     """Decode every video in full and list what can be read: frames, rate, size, length, codec; and why not."""
     from rich.console import Console
 
-    from tubelet.video.manifest import read_manifest
+    from tubelet.video.lists.manifest import read_manifest
 
     manifest = read_manifest(source, root=root, labelled=False, clip_frames=1 if images else None)
     videos = manifest.videos
@@ -67,7 +67,7 @@ def _scan(videos: Sequence[VideoRef], *, workers: int | None, limit_seconds: flo
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from tubelet.video.scan import Report, scan
+    from tubelet.video.work.scan import Report, scan
 
     reports = [Report(0, None, "not looked at")] * len(videos)
     columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())

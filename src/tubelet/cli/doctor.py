@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tubelet.train.machine import Finding
+    from tubelet.doctor.machine import Finding
 
 _LOOKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "fails": "[red]fails[/]"}
 
@@ -20,7 +20,7 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show what this machine can do: cores, GPU, bf16, decoders, disk. Exit code 1 when something essential fails."""
-    from tubelet.train.machine import inspect_machine, is_usable
+    from tubelet.doctor.machine import inspect_machine, is_usable
 
     findings = inspect_machine(out)
     usable = is_usable(findings)

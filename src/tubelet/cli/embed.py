@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from tubelet.cli.common import Device, Frames, MaxSkipped, Pool, Precision, Root, Size
+from tubelet.cli.terminal.common import Device, Frames, MaxSkipped, Pool, Precision, Root, Size
+from tubelet.inference.progress import Quiet
 from tubelet.names import one_line
-from tubelet.use.progress import Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tubelet.use.embed import Embedded, Settings
-    from tubelet.use.model import Model
-    from tubelet.use.progress import Progress
-    from tubelet.video.manifest import Manifest
+    from tubelet.inference.embed.embed import Embedded, Settings
+    from tubelet.inference.model import Model
+    from tubelet.inference.progress import Progress
+    from tubelet.video.lists.manifest import Manifest
 
 WINDOW_HELP: Final = "Seconds of video per clip; as in the model's training by default."
 STEP_HELP: Final = "Seconds from one clip to the next; no gap and no overlap by default."
@@ -49,10 +49,10 @@ def embed(
 
     Example: `tubelet embed videos/ --from runs/pre -o embeddings.parquet --window 2 --step 1`
     """
-    from tubelet.train.machine import cores
-    from tubelet.use.embed import Settings
-    from tubelet.use.model import load
-    from tubelet.use.windows import Windows
+    from tubelet.doctor.machine import cores
+    from tubelet.inference.embed.embed import Settings
+    from tubelet.inference.embed.windows import Windows
+    from tubelet.inference.model import load
 
     settings = Settings(
         windows=Windows(seconds=window, step_seconds=step),
@@ -82,15 +82,15 @@ def _clip_frames(model: Path) -> int:
 
 
 def _manifest(source: Path, root: Path | None, clip_frames: int) -> Manifest:
-    from tubelet.video.manifest import read_manifest
+    from tubelet.video.lists.manifest import read_manifest
 
     return read_manifest(source, root=root, labelled=False, clip_frames=clip_frames)
 
 
 def _alone(manifest: Manifest, out: Path, settings: Settings, model: Model) -> Embedded:
-    from tubelet.cli.progress import RichProgress
-    from tubelet.use.embed import Stopped
-    from tubelet.use.embed import embed as work
+    from tubelet.cli.terminal.progress import RichProgress
+    from tubelet.inference.embed.embed import Stopped
+    from tubelet.inference.embed.embed import embed as work
 
     rich = RichProgress()
     progress: Progress = rich if settings.leader is None else _Notes()
@@ -104,9 +104,9 @@ def _alone(manifest: Manifest, out: Path, settings: Settings, model: Model) -> E
 
 
 def _shared(manifest: Manifest, out: Path, settings: Settings, choice: list[str], processes: int) -> Embedded:
-    from tubelet.cli.progress import RichProgress
-    from tubelet.use.embed import Stopped, open_parts
-    from tubelet.use.processes import Helper, embed_in_processes, share_of_machine
+    from tubelet.cli.terminal.progress import RichProgress
+    from tubelet.inference.embed.embed import Stopped, open_parts
+    from tubelet.inference.embed.processes import Helper, embed_in_processes, share_of_machine
 
     gpus = _gpus(choice)
     helpers = [
@@ -160,7 +160,7 @@ def _shard(text: str, processes: int) -> tuple[int, int]:
 
 
 def _summary(result: Embedded, out: Path, settings: Settings) -> str:
-    from tubelet.use.skipped import skipped_file
+    from tubelet.inference.embed.skipped import skipped_file
 
     rate = f" ({result.clips / result.seconds:.1f} clips/s)" if result.clips else ""
     done = f"{result.clips:,} clips in {result.seconds:.1f} s{rate}"

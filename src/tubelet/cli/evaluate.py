@@ -34,7 +34,7 @@ def evaluate(
     """
     from rich.console import Console
 
-    from tubelet.cli.watch import RichWatch
+    from tubelet.cli.terminal.watch import RichWatch
     from tubelet.eval.evaluate import Rooted
     from tubelet.eval.evaluate import evaluate as test
 

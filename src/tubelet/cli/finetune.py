@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tubelet.cli.common import Changes, Fresh, Out, Recipe, Resume
+from tubelet.cli.terminal.common import Changes, Fresh, Out, Recipe, Resume
 
 
 def finetune(
@@ -38,11 +38,11 @@ def finetune(
 
     Example: `tubelet finetune videomae-s-small-finetune --start runs/pre --train train.csv --out runs/fine`
     """
-    from tubelet.cli.common import given, load_recipe
-    from tubelet.cli.watch import training
-    from tubelet.eval.finetune import finetune as run
+    from tubelet.cli.terminal.common import given, load_recipe
+    from tubelet.cli.terminal.watch import training
     from tubelet.recipe import FinetuneRecipe
-    from tubelet.train.distributed import is_main
+    from tubelet.runs.finetune import finetune as run
+    from tubelet.train.distributed.process_group import is_main
 
     if fresh and resume:
         raise ValueError("--fresh and --resume exclude each other")

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from tubelet.cli.common import Changes, Recipe
+from tubelet.cli.terminal.common import Changes, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tubelet.train.holding import Batch, Holding
-    from tubelet.train.memory import Memory
-    from tubelet.train.plan import Plan
+    from tubelet.plan.count.memory import Memory
+    from tubelet.plan.holding import Batch, Holding
+    from tubelet.plan.plan import Plan
     from tubelet.types import Grid
 
 _GB: Final = 1e9
@@ -37,8 +37,8 @@ def plan(
 
     Example: `tubelet plan videomae-b-k400-800-pretrain --gpus 8 --device H100 --videos 240000`
     """
-    from tubelet.cli.common import load_any_recipe
-    from tubelet.train.plan import ASSUMED_EFFICIENCY, Question, make_plan
+    from tubelet.cli.terminal.common import load_any_recipe
+    from tubelet.plan.plan import ASSUMED_EFFICIENCY, Question, make_plan
 
     question = Question(
         device=device, count=gpus, videos=videos, efficiency=ASSUMED_EFFICIENCY if mfu is None else mfu, steps=steps

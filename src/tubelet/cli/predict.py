@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tubelet.data.dataset import Skipped
-    from tubelet.use.model import Model
-    from tubelet.use.predict import Prediction
-    from tubelet.use.progress import Progress
-    from tubelet.video.manifest import VideoRef
+    from tubelet.inference.model import Model
+    from tubelet.inference.predict import Prediction
+    from tubelet.inference.progress import Progress
+    from tubelet.video.lists.manifest import VideoRef
 
     Found = Sequence[Prediction | Skipped]
 
@@ -49,8 +49,8 @@ def predict(
 
     Example: `tubelet predict clip.mp4 more/ --from runs/fine --top 3 -o classes.csv`
     """
-    from tubelet.cli.progress import RichProgress
-    from tubelet.use.predict import predict as classify
+    from tubelet.cli.terminal.progress import RichProgress
+    from tubelet.inference.predict import predict as classify
 
     if out is not None and not out.absolute().parent.is_dir():
         raise ValueError(f"{out.parent}: no such folder for the result")
@@ -68,7 +68,7 @@ def predict(
 
 
 def _give(text: str, out: Path | None, progress: Progress) -> None:
-    from tubelet.train.files import write_text
+    from tubelet.disk.lock import write_text
 
     if out is None:
         typer.echo(text, nl=False)
@@ -85,7 +85,7 @@ def _unreadable(found: Found) -> int:
 
 def _listed(sources: list[Path], root: Path | None, clip_frames: int) -> tuple[list[VideoRef], list[str]]:
     """The videos of all sources, and the notes on them."""
-    from tubelet.video.manifest import read_manifest
+    from tubelet.video.lists.manifest import read_manifest
 
     read = [read_manifest(source, root=root, labelled=False, clip_frames=clip_frames) for source in sources]
     return [video for one in read for video in one.videos], [note for one in read for note in one.notes]
@@ -99,7 +99,7 @@ def _load(
     device: Literal["auto", "cpu", "cuda"],
     precision: Literal["auto", "bf16", "fp32"] | None,
 ) -> Model:
-    from tubelet.use.model import load
+    from tubelet.inference.model import load
 
     return load(path, frames=frames, size=size, device=device, precision=precision)
 
@@ -119,7 +119,7 @@ def _text(found: Found, top: int, form: Form, *, to_file: bool) -> str:
 def _csv(found: Found, top: int) -> str:
     """A row per video: path, class_1, score_1, class_2, ..., and the reason where it cannot be read."""
     from tubelet.data.dataset import Skipped
-    from tubelet.eval.tables import Cell, csv_text
+    from tubelet.disk.tables import Cell, csv_text
 
     kept = _kept(found, top)
     header = ["path", *[f"{what}_{place}" for place in range(1, kept + 1) for what in ("class", "score")], "error"]

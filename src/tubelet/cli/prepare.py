@@ -10,8 +10,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tubelet.video.prepare import Collection, Skipped
-    from tubelet.video.prepared import Record
+    from tubelet.video.prepare.prepare import Collection, Skipped
+    from tubelet.video.prepare.record import Record
 
 WHOLE_UP_TO_SECONDS: Final = 600.0
 MAX_SKIPPED: Final = 0.25
@@ -70,10 +70,10 @@ def prepare(
 
     from rich.console import Console
 
-    from tubelet.video.manifest import read_manifest
-    from tubelet.video.prepare import open_collection
-    from tubelet.video.prepared_lists import list_name, write_collection_shards, write_lists
-    from tubelet.video.transcode import Preparation
+    from tubelet.video.lists.manifest import read_manifest
+    from tubelet.video.prepare.lists import list_name, write_collection_shards, write_lists
+    from tubelet.video.prepare.prepare import open_collection
+    from tubelet.video.prepare.transcode import Preparation
 
     shard_bytes = None if shards is None else parse_size(shards)
     if segment_seconds is None:
@@ -147,7 +147,7 @@ class _Tally:
         gained = max(share - self._shares[name], 0.0)  # a file that is read a second time does not go backwards
         self._shares[name] += gained
         self.done += gained * self._sizes[name]
-        from tubelet.video.prepared import Record
+        from tubelet.video.prepare.record import Record
 
         self._seconds += said.seconds if isinstance(said, Record) else 0.0
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tubelet.cli.common import Changes, Fresh, Out, Recipe, Resume
+from tubelet.cli.terminal.common import Changes, Fresh, Out, Recipe, Resume
 
 
 def pretrain(
@@ -27,11 +27,11 @@ def pretrain(
 
     Example: `tubelet pretrain videomae-b-k400-800-pretrain --data videos/ --out runs/pre run.batch_size=64`
     """
-    from tubelet.cli.common import given, load_recipe
-    from tubelet.cli.watch import training
+    from tubelet.cli.terminal.common import given, load_recipe
+    from tubelet.cli.terminal.watch import training
     from tubelet.recipe import PretrainRecipe
-    from tubelet.train.distributed import is_main
-    from tubelet.train.pretrain import pretrain as run
+    from tubelet.runs.pretrain import pretrain as run
+    from tubelet.train.distributed.process_group import is_main
 
     if fresh and resume:
         raise ValueError("--fresh and --resume exclude each other")

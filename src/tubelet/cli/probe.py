@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tubelet.cli.common import Device, Frames, Pool, Precision, Root, Size
+from tubelet.cli.terminal.common import Device, Frames, Pool, Precision, Root, Size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tubelet.use.probe import Kind, ProbeReport
+    from tubelet.inference.probe.probe import Kind, ProbeReport
 
 
 Train = Annotated[
@@ -57,11 +57,11 @@ def probe(
 
     Example: `tubelet probe runs/pre --train train.csv --val val.csv -o runs/probe`
     """
-    from tubelet.cli.progress import RichProgress
-    from tubelet.use.labelled import read_sets
-    from tubelet.use.model import load
-    from tubelet.use.probe import KINDS, ProbeSettings
-    from tubelet.use.probe import probe as run
+    from tubelet.cli.terminal.progress import RichProgress
+    from tubelet.inference.model import load
+    from tubelet.inference.probe.probe import KINDS, ProbeSettings
+    from tubelet.inference.probe.probe import probe as run
+    from tubelet.sets.pair import read_sets
 
     if k < 1:
         raise ValueError(f"-k is {k}; a vote needs at least one neighbour")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from tubelet.cli.common import Changes, Recipe
+from tubelet.cli.terminal.common import Changes, Recipe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -67,7 +67,7 @@ def show_recipe(
 
     Example: `tubelet recipes show videomae-b-k400-800-pretrain > mine.yaml`
     """
-    from tubelet.cli.common import load_any_recipe
+    from tubelet.cli.terminal.common import load_any_recipe
     from tubelet.recipe import change_stages, to_yaml
     from tubelet.recipes.progressive import PROGRESSIVE
 

@@ -31,9 +31,9 @@ def reconstruct(
 
     Example: `tubelet reconstruct clip.mp4 --from runs/pre -o strip.png --mp4 side-by-side.mp4`
     """
-    from tubelet.eval import reconstruct as work
-    from tubelet.eval.pictures import refuse_unwritable, side_by_side, strip, write_gif, write_mp4, write_png
-    from tubelet.video.frame_range import is_there
+    from tubelet.pictures import reconstruct as work
+    from tubelet.pictures.strips import refuse_unwritable, side_by_side, strip, write_gif, write_mp4, write_png
+    from tubelet.video.read.frame_range import is_there
 
     for path, ending, option in ((out, ".png", "-o"), (mp4, ".mp4", "--mp4"), (gif, ".gif", "--gif")):
         if path is not None and path.suffix.lower() != ending:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tubelet.cli.common import Fresh, Out
+from tubelet.cli.terminal.common import Fresh, Out
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tubelet.eval.progressive import StageResult
-    from tubelet.eval.stages import Step
     from tubelet.recipe import FinetuneRecipe, PretrainRecipe, ProgressiveRecipe
+    from tubelet.runs.stages.folders import Step
+    from tubelet.runs.stages.run import StageResult
 
 Recipe = Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe; of stages, or of one run.")]
 Changes = Annotated[
@@ -56,7 +56,7 @@ def run(
 
 def _load(name: str, changes: list[str]) -> PretrainRecipe | FinetuneRecipe | ProgressiveRecipe:
     """The recipe, changed; of stages, with each stage's own recipe in it."""
-    from tubelet.cli.common import load_any_recipe
+    from tubelet.cli.terminal.common import load_any_recipe
     from tubelet.recipe import ProgressiveRecipe, change_stages, read_any_recipe, resolved
     from tubelet.recipes.progressive import PROGRESSIVE
 
@@ -77,7 +77,7 @@ def _finder(folder: Path) -> Callable[[str], PretrainRecipe | FinetuneRecipe]:
     """Finds the recipe that a stage names: a shipped one, or a file beside the progressive one."""
 
     def find(name: str) -> PretrainRecipe | FinetuneRecipe:
-        from tubelet.cli.common import load_any_recipe
+        from tubelet.cli.terminal.common import load_any_recipe
         from tubelet.recipes import RECIPES
 
         return load_any_recipe(name if name in RECIPES or not _is_file(name) else str(folder / name), [])
@@ -92,9 +92,9 @@ def _is_file(name: str) -> bool:
 def _run_stages(recipe: ProgressiveRecipe, out: Path, *, fresh: bool, redo: str | None, check: bool) -> None:
     from rich.console import Console
 
-    from tubelet.cli.watch import training
-    from tubelet.eval.progressive import SUMMARY, check_stages, run_stages
-    from tubelet.train.distributed import is_main
+    from tubelet.cli.terminal.watch import training
+    from tubelet.runs.stages.run import SUMMARY, check_stages, run_stages
+    from tubelet.train.distributed.process_group import is_main
 
     if check:
         steps, first = check_stages(recipe, out, fresh=fresh, redo=redo)
@@ -109,11 +109,11 @@ def _run_stages(recipe: ProgressiveRecipe, out: Path, *, fresh: bool, redo: str 
 
 
 def _run_one(recipe: PretrainRecipe | FinetuneRecipe, out: Path, *, fresh: bool) -> None:
-    from tubelet.cli.watch import training
-    from tubelet.eval.finetune import finetune
+    from tubelet.cli.terminal.watch import training
     from tubelet.recipe import PretrainRecipe
-    from tubelet.train.distributed import is_main
-    from tubelet.train.pretrain import pretrain
+    from tubelet.runs.finetune import finetune
+    from tubelet.runs.pretrain import pretrain
+    from tubelet.train.distributed.process_group import is_main
 
     with training(out) as watch:
         if isinstance(recipe, PretrainRecipe):
@@ -140,7 +140,7 @@ def table(results: tuple[StageResult, ...]) -> RenderableType:
 def _looked_at(steps: tuple[Step, ...], first: int) -> RenderableType:
     from rich.table import Table
 
-    from tubelet.eval.stages import teacher_of
+    from tubelet.runs.stages.folders import teacher_of
 
     drawn = Table("stage", "kind", "starts from", "learns from", "epochs", "batch", "state")
     for place, step in enumerate(steps):

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from tubelet.cli.common import Device
+from tubelet.cli.terminal.common import Device
 from tubelet.names import one_line, restored, writable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tubelet.use.model import Model
-    from tubelet.use.search import Hits
-    from tubelet.use.store import Facts
+    from tubelet.inference.embed.store import Facts
+    from tubelet.inference.model import Model
+    from tubelet.inference.search.search import Hits
 
 WIDTH_IN_FILES: Final = 240
 """Columns of a table that goes to a file or pipe: one line per hit."""
@@ -43,12 +43,12 @@ def search(
 
     Example: `tubelet search query.mp4 --in embeddings.parquet -k 8 -o search.png`
     """
-    from tubelet.eval.pictures import write_png
-    from tubelet.use.search import Choice
-    from tubelet.use.search import search as find
-    from tubelet.use.sheet import sheet
-    from tubelet.use.store import read_embeddings
-    from tubelet.video.manifest import refuse_image
+    from tubelet.inference.embed.store import read_embeddings
+    from tubelet.inference.search.contact_sheet import sheet
+    from tubelet.inference.search.search import Choice
+    from tubelet.inference.search.search import search as find
+    from tubelet.pictures.strips import write_png
+    from tubelet.video.lists.manifest import refuse_image
 
     _check(query, None if no_sheet else out, (json, csv))
     embeddings = read_embeddings(store)
@@ -69,8 +69,8 @@ def search(
 
 def _check(query: Path, sheet: Path | None, others: tuple[Path | None, ...]) -> None:
     """ValueError for a query that is not there, or a place that cannot be written to."""
-    from tubelet.eval.pictures import refuse_unwritable
-    from tubelet.video.frame_range import is_there
+    from tubelet.pictures.strips import refuse_unwritable
+    from tubelet.video.read.frame_range import is_there
 
     if not is_there(query):
         raise ValueError(f"{query}: no such video file")
@@ -85,7 +85,7 @@ def _check(query: Path, sheet: Path | None, others: tuple[Path | None, ...]) -> 
 
 def _model(given: Path | None, store: Path, facts: Facts, device: Literal["auto", "cpu", "cuda"]) -> Model:
     """The model that made the embeddings, for clips of their shape."""
-    from tubelet.use.model import load
+    from tubelet.inference.model import load
 
     path = given or Path(facts.model)
     if given is None and not path.exists():
@@ -113,7 +113,7 @@ def _table(found: Hits) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from tubelet.use.sheet import span
+    from tubelet.inference.search.contact_sheet import span
 
     several = len(found.windows) > 1
     table = Table(box=None, pad_edge=False)
@@ -137,7 +137,7 @@ def _write(found: Hits, *, json: Path | None, csv: Path | None) -> None:
     import json as objects
     from dataclasses import asdict
 
-    from tubelet.weights.write import write_text
+    from tubelet.disk.write import write_text
 
     rows = [asdict(hit) for hit in found.hits]
     if json is not None:

@@ -11,10 +11,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from tubelet.names import writable
-from tubelet.video.cut import PartOfVideo, open_part
-from tubelet.video.decoders import Reading, Video
-from tubelet.video.frame_range import source_state
-from tubelet.video.part import Part
+from tubelet.video.read.decoders import Reading, Video
+from tubelet.video.read.frame_range import source_state
+from tubelet.video.read.part import Part, PartOfVideo, open_part
 
 LARGEST_BYTES: Final = 512 * 2**20
 """A video whose frames take more is not cached but read from its file each time."""

@@ -20,12 +20,11 @@ from tubelet.data.cache import FrameCache
 from tubelet.masks import HasMaskRules, draw_mask
 from tubelet.rng import generator
 from tubelet.types import Batch, Clips, ClipShape, Grid, Mask
-from tubelet.video.augment import Augment, test_crops
-from tubelet.video.cut import open_part
-from tubelet.video.decoders import Reading
-from tubelet.video.errors import BadVideo
-from tubelet.video.manifest import VideoRef
-from tubelet.video.part import Part
+from tubelet.video.augment.augment import Augment, test_crops
+from tubelet.video.lists.manifest import VideoRef
+from tubelet.video.read.decoders import Reading
+from tubelet.video.read.errors import BadVideo
+from tubelet.video.read.part import Part, open_part
 from tubelet.video.sample import Sampler
 
 

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from tubelet.data.dataset import ClipDataset, ClipPlan, Sample, Skipped
 from tubelet.data.mixture import Mixture, Share
-from tubelet.video.augment import Augment
-from tubelet.video.manifest import VideoRef
+from tubelet.video.augment.augment import Augment
+from tubelet.video.lists.manifest import VideoRef
 from tubelet.video.sample import Sampler
 
 

@@ -12,22 +12,22 @@ import torch
 from jaxtyping import Int
 
 from tubelet.data.dataset import Skipped
-from tubelet.data.loader import worker_deaths
-from tubelet.eval.labels import Names, relabelled
+from tubelet.data.workers.loader import worker_deaths
+from tubelet.disk.layout import CLASSES_FILE
+from tubelet.disk.lock import open_folder
+from tubelet.disk.tables import write_json
 from tubelet.eval.metrics import ClassRow, Interval, class_rows, confusion, mean_class_accuracy, ranked, top_k, wilson
 from tubelet.eval.results import BEST, write_results
-from tubelet.eval.saved import SavedClassifier, load_classifier
 from tubelet.eval.scoring import Scored, score_videos
-from tubelet.eval.tables import write_json
 from tubelet.names import one_line
 from tubelet.recipe import Run
+from tubelet.sets.labels import Names, relabelled
 from tubelet.spec import replace
-from tubelet.train.device import pick_device, set_threads
-from tubelet.train.files import open_folder
-from tubelet.train.resume import EVALUATION
-from tubelet.train.watch import Watch
-from tubelet.video.manifest import Manifest, VideoRef, check_unique, read_manifest
-from tubelet.weights.places import CLASSES_FILE
+from tubelet.train.checkpoint.resume import EVALUATION
+from tubelet.train.distributed.device import pick_device, set_threads
+from tubelet.train.records.watch import Watch
+from tubelet.video.lists.manifest import Manifest, VideoRef, check_unique, read_manifest
+from tubelet.weights.classifier import SavedClassifier, load_classifier
 
 SAY_EVERY: Final = 10
 """Share of the videos, in percent, after which progress is told."""

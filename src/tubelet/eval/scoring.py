@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,18 +11,19 @@ from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tubelet.data.begin import Begun
 from tubelet.data.dataset import EvalDataset, Skipped, VideoViews
-from tubelet.data.guard import DeathSignals
-from tubelet.data.loader import start_worker
-from tubelet.eval.views import ViewScores, probabilities, views_per_pass
+from tubelet.data.workers.guard import DeathSignals
+from tubelet.data.workers.loader import start_worker
+from tubelet.data.workers.start_handshake import Begun
 from tubelet.methods.classifier import Classifier
 from tubelet.recipe import FinetuneRecipe, reading_of
-from tubelet.train.device import autocast, pick_precision
-from tubelet.video.manifest import VideoRef
+from tubelet.train.distributed.device import autocast, pick_precision
+from tubelet.types import Grid
+from tubelet.video.lists.manifest import VideoRef
 
 PREFETCH: Final = 2
 
@@ -131,3 +133,55 @@ def packs(items: Iterable[VideoViews | Skipped], limit: int) -> Iterator[list[Vi
             pack, count = [], 0
     if pack:
         yield pack
+
+
+TOKENS_PER_PASS: Final = 32_768
+"""Tokens in one forward pass: about twenty views of 16x224x224, under 2 GB of activations for ViT-H in fp32."""
+
+
+def views_per_pass(grid: Grid) -> int:
+    """How many views go through the network at once."""
+    return max(1, TOKENS_PER_PASS // grid.tokens)
+
+
+class ViewScores:
+    """Sums of the class probabilities of the views of M videos."""
+
+    def __init__(self, videos: int, classes: int) -> None:
+        # float64: the average must not depend on the order in which views arrive.
+        self._sums = np.zeros((videos, classes), dtype=np.float64)
+        self.views: Int[np.ndarray, " M"] = np.zeros(videos, dtype=np.int64)
+
+    def add(self, probabilities: Float[np.ndarray, "V C"], index: Int[np.ndarray, " V"]) -> None:
+        """Add views; `index` is the place of each view's video in its manifest."""
+        np.add.at(self._sums, index, probabilities)
+        np.add.at(self.views, index, 1)
+
+    def means(self, index: Int[np.ndarray, " M"]) -> Float[np.ndarray, "M C"]:
+        """Mean probabilities of these videos. ValueError where one has no view, or scores that are no numbers."""
+        views = self.views[index]
+        if (views == 0).any():
+            raise ValueError(f"video {int(index[views == 0][0])} has no view; it cannot be scored")
+        means: Float[np.ndarray, "M C"] = self._sums[index] / views[:, None]
+        if not np.isfinite(means).all():
+            raise ValueError("the model gives scores that are not finite; its weights are broken")
+        return means
+
+
+@torch.no_grad()  # not inference_mode: what FSDP gathers first in it, training could not use
+def probabilities(
+    classifier: Classifier,
+    video: UInt8[Tensor, "V C T H W"],
+    *,
+    device: torch.device,
+    autocast: AbstractContextManager[None],
+) -> Float[np.ndarray, "V classes"]:
+    """Class probabilities of views, fp32, in passes that fit in memory. The classifier must be in eval mode."""
+    limit = views_per_pass(classifier.encoder.grid)
+    parts = []
+    with autocast:
+        for start in range(0, len(video), limit):
+            logits = classifier(video[start : start + limit].to(device, non_blocking=True))
+            parts.append(logits.float().softmax(dim=1))
+    scores: Float[np.ndarray, "V classes"] = torch.cat(parts).cpu().numpy()
+    return scores

@@ -13,7 +13,7 @@ from tubelet.models.decoder import Decoder, DecoderSpec
 from tubelet.models.vit import ViT, ViTSpec
 from tubelet.nn.init import xavier_
 from tubelet.spec import Spec
-from tubelet.targets.kinds import Target
+from tubelet.targets.unions import Target
 from tubelet.types import ClipShape, Split
 
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from tubelet.models.encoders import EncoderSpec, classifier_encoder
 from tubelet.models.heads import linear_head
-from tubelet.models.mvit import MViT
-from tubelet.models.mvit_spec import MViTSpec
+from tubelet.models.mvit.model import MViT
+from tubelet.models.mvit.spec import MViTSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.block import NORM_EPS
 from tubelet.nn.drop_path import Dropout

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from tubelet.methods.classifier import Classifier, Finetuning
 from tubelet.nn.frozen import Frozen
 from tubelet.nn.mixing import NO_MIXING, Mixing
-from tubelet.nn.resize import resized
+from tubelet.nn.pixels import resized
 from tubelet.spec import Spec
 from tubelet.types import Batch, Output
 

@@ -6,7 +6,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from tubelet.models.encoders import Encoder
-from tubelet.targets.kinds import Target
+from tubelet.targets.unions import Target
 from tubelet.types import Batch, Cube, Grid, Output, Split
 
 

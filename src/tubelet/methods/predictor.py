@@ -13,7 +13,7 @@ from tubelet.methods.masked import MaskedMethod
 from tubelet.models.encoders import Encoder, EncoderSpec, linear_on, masked_encoder
 from tubelet.models.vit import ViTSpec
 from tubelet.spec import Spec
-from tubelet.targets.kinds import Target
+from tubelet.targets.unions import Target
 from tubelet.types import ClipShape, Split
 
 

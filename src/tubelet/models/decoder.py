@@ -10,11 +10,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tubelet.nn.attention import Attention
-from tubelet.nn.block import NORM_EPS, Block
+from tubelet.nn.block import NORM_EPS, Block, Recomputing, recompute, recomputed_blocks
 from tubelet.nn.constants import register_constants
 from tubelet.nn.init import mask_token_
 from tubelet.nn.position import stretched_sinusoid, take_rows
-from tubelet.nn.recompute import Recomputing, recompute, recomputed_blocks
 from tubelet.spec import Spec
 from tubelet.types import Grid, Split
 

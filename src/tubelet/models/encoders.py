@@ -12,12 +12,12 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Tag
 from torch import Tensor, nn
 
-from tubelet.models.mvit import MViT
-from tubelet.models.mvit_spec import MViTSpec
+from tubelet.models.mvit.model import MViT
+from tubelet.models.mvit.spec import MViTSpec
 from tubelet.models.vit import ViT, ViTSpec
 from tubelet.nn.block import Block
 from tubelet.nn.init import biased_normal_, truncated_normal_
-from tubelet.nn.pooling_block import PoolingBlock
+from tubelet.nn.multiscale.block import PoolingBlock
 from tubelet.spec import ByKind
 from tubelet.types import ClipShape
 

@@ -10,13 +10,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tubelet.nn.attention import Attention
-from tubelet.nn.block import NORM_EPS, Block
+from tubelet.nn.block import NORM_EPS, Block, Recomputing, recompute, recomputed_blocks
 from tubelet.nn.constants import register_constants
 from tubelet.nn.drop_path import drop_path_rates
 from tubelet.nn.patch import CubeEmbed
 from tubelet.nn.pixels import Normalise, all_cubes, take_cubes
 from tubelet.nn.position import learnt, stretched_sinusoid, take_rows
-from tubelet.nn.recompute import Recomputing, recompute, recomputed_blocks
 from tubelet.spec import Spec
 from tubelet.types import ClipShape, Cube, Grid
 

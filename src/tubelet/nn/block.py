@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Annotated, Final
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from tubelet.nn.attention import Attention
 from tubelet.nn.drop_path import DropPath
@@ -72,3 +75,23 @@ def _scale(width: int, start: float | None) -> nn.Parameter | None:
 
 def _scaled(branch: Float[Tensor, "B N D"], scale: Float[Tensor, " D"] | None) -> Float[Tensor, "B N D"]:
     return branch if scale is None else branch * scale
+
+
+Recomputing = Annotated[
+    bool | Annotated[int, Field(ge=0)],
+    Field(description="recompute blocks in backward: less memory, slower; a number: the first so many blocks only"),
+]
+"""Of a stack of blocks: all, none, or the first so many."""
+
+
+def recomputed_blocks(which: bool | int, depth: int) -> int:
+    """How many of `depth` blocks are recomputed: the first so many. The others cost memory, but no time."""
+    if isinstance(which, bool):
+        return depth if which else 0
+    return min(which, depth)
+
+
+def recompute(run: Callable[..., Tensor], *inputs: Tensor | int) -> Tensor:
+    """What `run` gives for the inputs, with the same draws and the same gradients, bit for bit."""
+    result: Tensor = checkpoint(run, *inputs, use_reentrant=False)
+    return result

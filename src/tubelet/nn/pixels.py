@@ -5,12 +5,13 @@ Shape letters: f p q frames, rows and columns of one cube; see `tubelet.types` f
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tubelet.nn.constants import register_constants
 from tubelet.spec import Spec
@@ -101,3 +102,19 @@ def take_cubes_plain(
 def join_cubes(cubes: Num[Tensor, "B N C f p q"], grid: Grid) -> Num[Tensor, "B C T H W"]:
     """The video of all N cubes in raster order: the inverse of `all_cubes`."""
     return rearrange(cubes, "B (t h w) C f p q -> B C (t f) (h p) (w q)", t=grid.t, h=grid.h, w=grid.w)
+
+
+def resized(
+    video: Num[Tensor, "B C T H W"], size: int, *, how: Literal["bilinear", "bicubic"] = "bilinear"
+) -> Num[Tensor, "B C T _ _"]:
+    """The same clips with frames of `size` x `size` pixels, antialiased: float in 0..255.
+
+    As they came where they have that size.
+    """
+    if video.shape[-2:] == (size, size):
+        return video
+    frames = rearrange(video.float(), "B C T H W -> (B T) C H W")
+    frames = F.interpolate(frames, (size, size), mode=how, antialias=True)
+    if how == "bicubic":
+        frames = frames.clamp(0.0, 255.0)  # it overshoots at edges
+    return rearrange(frames, "(B T) C H W -> B C T H W", B=len(video))

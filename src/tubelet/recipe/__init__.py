@@ -1,11 +1,9 @@
 """What describes a run: typed, strict, printable as YAML, overridable from the command line, read back from a file."""
 
-from tubelet.recipe.data import Data, LabelledData, reading_of
-from tubelet.recipe.head import FreshHead, SameClasses, StartHead
+from tubelet.recipe.data import Data, LabelledData, LabelledSource, VideoSource, reading_of
 from tubelet.recipe.kinds import FinetuneRecipe, PretrainRecipe
 from tubelet.recipe.progressive import ProgressiveRecipe, Stage
-from tubelet.recipe.run import Optim, Run, Schedule, Views
-from tubelet.recipe.sources import LabelledSource, VideoSource
+from tubelet.recipe.run import FreshHead, Optim, Run, SameClasses, Schedule, StartHead, Views
 from tubelet.recipe.stages import change_stages, resolved
 from tubelet.recipe.text import (
     override,

@@ -15,11 +15,10 @@ from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import Mixing
 from tubelet.recipe.data import Data, LabelledData
-from tubelet.recipe.head import FreshHead, StartHead
-from tubelet.recipe.run import Optim, Run, Schedule, Views
+from tubelet.recipe.run import FreshHead, Optim, Run, Schedule, StartHead, Views
 from tubelet.spec import ByKind, Spec
-from tubelet.targets.kinds import TargetSpec
 from tubelet.targets.pixels import NormalisedPixels
+from tubelet.targets.unions import TargetSpec
 from tubelet.types import ClipShape
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tubelet.data.synthetic_set import SyntheticPlan
+from tubelet.data.synthetic.videos import SyntheticPlan
 from tubelet.masks import Tube
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec
@@ -19,7 +19,7 @@ from tubelet.nn.mixing import NO_MIXING
 from tubelet.recipe import Data, FinetuneRecipe, LabelledData, Optim, PretrainRecipe, Run, Schedule, Views
 from tubelet.spec import replace
 from tubelet.types import ClipShape
-from tubelet.video.augment import Augment, ColourJitter, MultiScaleCrop
+from tubelet.video.augment.augment import Augment, ColourJitter, MultiScaleCrop
 from tubelet.video.sample import Strided
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tubelet.data.synthetic_hybrid import HybridLists
+from tubelet.data.synthetic.hybrid import HybridLists
 from tubelet.recipe import (
     FinetuneRecipe,
     LabelledData,

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from tubelet.targets.base import weighted_mean, weighted_squared_error
 from tubelet.targets.frozen import FrozenSpec, of_tokens
-from tubelet.targets.own import weighted_mean, weighted_squared_error
 
 
 class Features(FrozenSpec):

@@ -48,7 +48,7 @@ class FrozenSpec(Spec):
 
     def _unread(self, *unused: object) -> NoReturn:
         del unused
-        raise ValueError(f"target {self.kind}: its network was not read (tubelet.weights.targets reads it)")
+        raise ValueError(f"target {self.kind}: its network was not read (tubelet.weights.teachers reads it)")
 
 
 class Asked(Frozen):

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tubelet.nn.pixels import WORD_BYTES, grid_of
-from tubelet.targets.own import OwnTarget
+from tubelet.targets.base import OwnTarget
 from tubelet.types import ClipShape, Cube, Grid
 
 EPS: Final = 1e-12

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from tubelet.targets.base import weighted_mean
 from tubelet.targets.frozen import FrozenSpec
-from tubelet.targets.own import weighted_mean
 
 
 class PseudoLabels(FrozenSpec):

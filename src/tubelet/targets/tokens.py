@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from tubelet.targets.base import weighted_mean
 from tubelet.targets.frozen import FrozenSpec, of_tokens
-from tubelet.targets.own import weighted_mean
 
 
 class Tokens(FrozenSpec):

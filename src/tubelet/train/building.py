@@ -12,8 +12,11 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from tubelet.recipe import Run
-from tubelet.train.distributed import is_main, place
+from tubelet.methods.masked import MaskedMethod
+from tubelet.recipe import PretrainRecipe, Run
+from tubelet.rng import step_rng
+from tubelet.train.distributed.process_group import is_main, place
+from tubelet.weights.teachers import live_target
 
 
 def spreads(run: Run) -> bool:
@@ -60,3 +63,10 @@ def emptied(module: nn.Module) -> dict[str, Tensor]:
 
 def _shell(value: nn.Parameter) -> nn.Parameter:
     return nn.Parameter(torch.empty_like(value, device="meta"), requires_grad=value.requires_grad)
+
+
+def build_method(recipe: PretrainRecipe) -> MaskedMethod:
+    """The method with the first weights of the recipe's seed, and its target ready to be asked."""
+    target = live_target(recipe)
+    with step_rng(recipe.seed, 0):
+        return recipe.model.build(recipe.clip, target)

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from tubelet.data.dataset import Loaded
-from tubelet.methods.masked import MaskedMethod
-from tubelet.train.device import pick_device, pick_precision
-from tubelet.train.distributed import place
-from tubelet.train.flops import count_flops
 from tubelet.train.job import Job
-from tubelet.train.log import RunLog
-from tubelet.train.pace import Gauge, Pace
-from tubelet.train.peaks import peak_flops
-from tubelet.train.shapes import layout
-from tubelet.train.skips import Skips
-from tubelet.train.tally import Taken, Tally
-from tubelet.train.watch import StepReport, Watch
+from tubelet.train.records.log import LOG, RunLog, read_log
+from tubelet.train.records.metric_buffer import Taken, Tally
+from tubelet.train.records.skips import Skips
+from tubelet.train.records.throughput import Pace
+from tubelet.train.records.watch import StepReport, Watch
 
 _SHOWN_SKIPS: Final = 5
 _NOT_METRICS: Final = frozenset({"step", "epoch", "loss", "lr", "skipped"})
@@ -36,7 +31,7 @@ class Journal:
         share = job.recipe.data.max_skipped
         self._skips = Skips(job.out, step=step, count=count, max_skipped=share, mixture=mixture)
         self._tally = Tally(job.out, name_of=lambda index: str(videos[index].where))
-        self._pace = Pace(_gauge(job))
+        self._pace = Pace(job.gauge())
         self._log = RunLog(job.out, step=step)
 
     def note_skipped(self, loaded: Loaded, step: int) -> None:
@@ -111,19 +106,42 @@ class Journal:
         self._log.close()
 
 
-def _gauge(job: Job) -> Gauge:
-    """What the clips of this run are worth; on a processor its peak is measured first, once."""
-    run = job.recipe.run
-    device = pick_device(run)
-    target = job.method.target if isinstance(job.method, MaskedMethod) else None
-    return Gauge(
-        clip_flops=float(count_flops(layout(job.recipe, target)).training),
-        devices=place().world,
-        peak=peak_flops(device, pick_precision(run, device)),
-    )
-
-
 def video_index(loaded: Loaded) -> torch.Tensor:
     """Indices of the videos of a batch, on the host, all streams after one another."""
     assert loaded.batch is not None
     return torch.cat([clips.index for clips in loaded.batch.clips.values()])
+
+
+class Bystander:
+    """Writes nothing. It measures after the same epochs as rank 0, for they share the videos."""
+
+    def __init__(self, out: Path, *, step: int) -> None:
+        records = [record for record in read_log(out / LOG) if record["step"] <= step]
+        self._evaluated = {record["epoch"] for record in records if "evaluation" in record}
+
+    def note_skipped(self, loaded: Loaded, step: int) -> None:
+        """Nothing: rank 0 counts those of all ranks."""
+
+    def add(self, taken: Taken, *, clips: int) -> None:
+        """Nothing."""
+
+    def add_skipped(self, *, step: int, epoch: int, learning_rate: float, files: int) -> None:
+        """Nothing."""
+
+    def begin(self) -> None:
+        """Nothing."""
+
+    def read(self, *, waited_seconds: float) -> None:
+        """Nothing: where the loss is not finite, rank 0 stops all."""
+
+    def evaluate(self, step: int, epoch: int, measure: Callable[[int], Mapping[str, float]]) -> None:  # noqa: ARG002
+        """Measure its part, unless the log says that it was done."""
+        if epoch not in self._evaluated:
+            measure(epoch)
+            self._evaluated.add(epoch)
+
+    def sync(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""

@@ -11,25 +11,23 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from tubelet.data.loader import Feed, worker_deaths
 from tubelet.data.order import StepSampler, steps_per_epoch
+from tubelet.data.workers.loader import Feed, worker_deaths
+from tubelet.disk.lock import only_run_in
 from tubelet.recipe import write_recipe
 from tubelet.rng import step_rng
-from tubelet.train import checkpoint
-from tubelet.train.bystander import Bystander
-from tubelet.train.compiled import plain_compile_errors
-from tubelet.train.device import autocast, pick_device, pick_precision, set_threads
-from tubelet.train.distributed import is_main, joined, place, sum_over_ranks
-from tubelet.train.files import only_run_in
+from tubelet.train.checkpoint import folder as checkpoint
+from tubelet.train.checkpoint.resume import RECIPE, find, prepare
+from tubelet.train.distributed.device import autocast, pick_device, pick_precision, plain_compile_errors, set_threads
+from tubelet.train.distributed.process_group import is_main, joined, place, sum_over_ranks
+from tubelet.train.distributed.signals import Interrupted, StopRequest, stop_request
 from tubelet.train.job import Job
-from tubelet.train.journal import Journal
-from tubelet.train.pieces import Piece, Sharing, parts
+from tubelet.train.journal import Bystander, Journal
+from tubelet.train.micro_batch import Piece, Sharing, parts
+from tubelet.train.records.metric_buffer import Taken
+from tubelet.train.records.watch import RunFacts, Silent, Watch
 from tubelet.train.replica import replica_of
-from tubelet.train.resume import RECIPE, find, prepare
 from tubelet.train.schedule import learning_rates
-from tubelet.train.signals import Interrupted, StopRequest, stop_request
-from tubelet.train.tally import Taken
-from tubelet.train.watch import RunFacts, Silent, Watch
 from tubelet.types import Batch
 
 __all__ = ["Job", "fit", "parts"]
@@ -39,7 +37,7 @@ def fit(job: Job, watch: Watch) -> Path:
     """Train to the end of the schedule, from the newest whole checkpoint in `job.out` if there is one.
 
     Returns the last checkpoint; `job.method` and `job.ema.average` hold the final weights, each rank some rows of them
-    where `run.parallel` is fsdp (`tubelet.train.spread.on_first_host` puts them together). Raises `Interrupted` after a
+    where `run.parallel` is fsdp (`shard.on_first_host` puts them together). Raises `Interrupted` after a
     signal, with the state saved; ValueError for what a user can mend: another recipe's folder, damaged checkpoints, a
     full disk, too many unreadable videos, a loss that is not finite. Under torchrun all ranks call this, and share the
     work as `run.parallel` says; `RankLost` where one of them vanished.

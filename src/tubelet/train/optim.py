@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.recipe import Optim
-from tubelet.train.spread import spread_like, whole
+from tubelet.train.distributed.shard import spread_like, whole
 
 NEVER_DECAYED: Final = frozenset({"pos_embed", "cls_token", "mask_token", "decoder.mask_token"})
 BOTTOM: Final = ("patch_embed", "pos_embed", "cls_token", "class_token", "mask_token")
@@ -133,3 +134,20 @@ class Optimizer:
             key, name = entry.split("/", 1)
             parameter = self.named[name]
             self._adamw.state[parameter][key] = spread_like(value, parameter).to(parameter.device, copy=True)
+
+
+class Ema:
+    """`average` follows a module: decay * average + (1 - decay) * weights after each step; buffers are copied."""
+
+    def __init__(self, module: nn.Module, *, decay: float) -> None:
+        self.decay = decay
+        self.average = copy.deepcopy(module).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Take in the weights after a step."""
+        average: list[Tensor] = list(self.average.parameters())
+        latest = [value.detach() for value in module.parameters()]
+        torch._foreach_lerp_(average, latest, 1 - self.decay)
+        for kept, value in zip(self.average.buffers(), module.buffers(), strict=True):
+            kept.copy_(value)

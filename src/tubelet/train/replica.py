@@ -11,14 +11,14 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import nn
 
-from tubelet.train import checkpoint
 from tubelet.train.building import spreads
-from tubelet.train.checkpoint import Checkpoint
-from tubelet.train.compiled import compile_blocks
-from tubelet.train.distributed import barrier, is_main, place
+from tubelet.train.checkpoint import folder as checkpoint
+from tubelet.train.checkpoint.folder import Checkpoint
+from tubelet.train.distributed.device import compile_blocks
+from tubelet.train.distributed.process_group import barrier, is_main, place
+from tubelet.train.fsdp_replica import SpreadReplica
 from tubelet.train.job import Job
 from tubelet.train.optim import Optimizer
-from tubelet.train.spread_replica import SpreadReplica
 from tubelet.types import Batch, Output
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from tubelet.models.dvae import DvaeEncoder, DvaeSpec
+from tubelet.disk.tensors import State, in_float32
+from tubelet.models.tokenizers.dvae import DvaeEncoder, DvaeSpec
 from tubelet.rng import step_rng
-from tubelet.weights.files import read_tensors
-from tubelet.weights.fit import filled
-from tubelet.weights.rename import Rules, State, rename
-from tubelet.weights.tensors import in_float32
+from tubelet.weights.tensors.files import read_tensors
+from tubelet.weights.tensors.rename import Rules, rename
+from tubelet.weights.tensors.strict import filled
 
 PREFIXES: Final = ("", "encoder.", "cls_head.vae_encoder.")
 """Before the encoder's names: in `encoder.pkl`; beside a decoder; in checkpoints of BEVT."""

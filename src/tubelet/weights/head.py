@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from tubelet.data.class_names import Names
 from tubelet.data.label_space import LabelSpace, read_label_space, read_renames, rows
+from tubelet.disk.tensors import State
 from tubelet.methods.classifier import Classifier
 from tubelet.recipe import SameClasses
-from tubelet.weights.names import Names
-from tubelet.weights.rename import State
 from tubelet.weights.source import Source
 
 WEIGHT: Final = "head.weight"

@@ -8,22 +8,22 @@ from typing import Final
 
 import torch
 
+from tubelet.disk.tensors import State
 from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.predictor import MaskedPredictor, MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.encoders import Encoder, encoder_for
-from tubelet.models.mvit_spec import MViTSpec
+from tubelet.models.mvit.spec import MViTSpec
 from tubelet.nn.position import stretch
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.rng import step_rng
 from tubelet.spec import replace as changed
 from tubelet.targets.frozen import FrozenSpec, without_network
-from tubelet.targets.kinds import Target
+from tubelet.targets.unions import Target
 from tubelet.types import ClipShape
-from tubelet.weights.fit import filled
-from tubelet.weights.rename import State
-from tubelet.weights.tables import with_stretched_tables
+from tubelet.weights.slowfast.position_tables import with_stretched_tables
+from tubelet.weights.tensors.strict import filled
 
 ENCODER: Final = "encoder."
 DECODER: Final = "decoder."

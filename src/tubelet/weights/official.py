@@ -10,12 +10,13 @@ from typing import Final
 
 from torch import Tensor
 
+from tubelet.disk.tensors import State
 from tubelet.nn.position import sinusoid
-from tubelet.weights import slowfast
-from tubelet.weights.foreign import is_image_model, refusal
-from tubelet.weights.rename import State
-from tubelet.weights.slowfast_config import SlowFastConfig
-from tubelet.weights.videomae import CONVERTERS, from_official, kind_of_official
+from tubelet.weights.slowfast import names as slowfast
+from tubelet.weights.tensors.rename import from_official
+from tubelet.weights.tensors.slowfast_config import SlowFastConfig
+from tubelet.weights.tensors.unsupported import is_image_model, refusal
+from tubelet.weights.videomae.names import CONVERTERS, kind_of_official
 
 ANYWHERE: Final = ("_orig_mod.", "_checkpoint_wrapped_module.")
 """Put into names by `torch.compile` and by checkpointing of activations; never a name of a part."""
@@ -28,7 +29,7 @@ _TABLES: Final = ("pos_embed", "encoder.pos_embed", "decoder.pos_embed")
 
 @dataclass(frozen=True)
 class Official:
-    """Tensors under our names; `kind` is a key of `CONVERTERS` here or in `tubelet.weights.slowfast`.
+    """Tensors under our names; `kind` is a key of `CONVERTERS` here or in `tubelet.weights.slowfast.names`.
 
     `tokens` is the number of rows of a fixed position table that was saved though it need not be. `dropped` has names
     as in the file.

@@ -11,6 +11,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from tubelet.data.class_names import names_text
+from tubelet.disk.layout import CHECKPOINTS, CLASSES_FILE, MODEL_FILE, MODEL_FOLDER, RECIPE_FILE
+from tubelet.disk.tensors import write_tensors
+from tubelet.disk.write import is_disk_full, new_folder, write_text
 from tubelet.masks import Tube
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec
@@ -21,16 +25,13 @@ from tubelet.rng import step_rng
 from tubelet.spec import explain
 from tubelet.targets.pixels import NormalisedPixels, Pixels
 from tubelet.video.sample import Segments, Span, Strided
-from tubelet.weights.fit import check_fit
 from tubelet.weights.imported import DECODER, Imported, encoder_state
-from tubelet.weights.multiscale import is_multiscale
-from tubelet.weights.multiscale_recipe import multiscale_recipe
-from tubelet.weights.names import names_text
-from tubelet.weights.places import CHECKPOINTS, CLASSES_FILE, MODEL_FILE, MODEL_FOLDER, RECIPE_FILE
-from tubelet.weights.shapes import Given, Hints, decoder_spec, encoder_spec, trained_clip
+from tubelet.weights.slowfast.recipe import multiscale_recipe
+from tubelet.weights.slowfast.spec import is_multiscale
 from tubelet.weights.source import read_source
-from tubelet.weights.tensors import write_tensors
-from tubelet.weights.write import is_disk_full, new_folder, write_text
+from tubelet.weights.tensors.given import Given, Hints
+from tubelet.weights.tensors.strict import check_fit
+from tubelet.weights.videomae.shapes import decoder_spec, encoder_spec, trained_clip
 
 __all__ = ["Hints", "read_model", "write_imported"]
 

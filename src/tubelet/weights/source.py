@@ -6,22 +6,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from tubelet.models.mvit_spec import MViTSpec
+from tubelet.data.class_names import Names, read_names
+from tubelet.disk.layout import AVERAGE_FILE, CLASSES_FILE, MODEL_FILE, RECIPE_FILE, beside, weights_file
+from tubelet.disk.tensors import State, in_float32
+from tubelet.models.mvit.spec import MViTSpec
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, read_recipe
 from tubelet.types import ClipShape
-from tubelet.weights import huggingface
-from tubelet.weights.files import Content, read_content
-from tubelet.weights.hf_tensors import WEIGHTS
-from tubelet.weights.multiscale import is_multiscale, multiscale_clip
-from tubelet.weights.names import Names, read_names
+from tubelet.weights.huggingface import folder as huggingface
+from tubelet.weights.huggingface.tensors import WEIGHTS
 from tubelet.weights.official import Official, from_file
-from tubelet.weights.options import SavedOptions
-from tubelet.weights.places import AVERAGE_FILE, CLASSES_FILE, MODEL_FILE, RECIPE_FILE, beside, weights_file
-from tubelet.weights.rename import State
-from tubelet.weights.shapes import Given, table_tokens, trained_clip
-from tubelet.weights.slowfast import CONVERTERS as MULTISCALE
-from tubelet.weights.slowfast_config import SlowFastConfig
-from tubelet.weights.tensors import in_float32
+from tubelet.weights.slowfast.names import CONVERTERS as MULTISCALE
+from tubelet.weights.slowfast.spec import is_multiscale, multiscale_clip
+from tubelet.weights.tensors.files import Content, read_content
+from tubelet.weights.tensors.given import Given
+from tubelet.weights.tensors.options import SavedOptions
+from tubelet.weights.tensors.slowfast_config import SlowFastConfig
+from tubelet.weights.videomae.shapes import table_tokens, trained_clip
 
 EMBEDDING: Final = "encoder.patch_embed.weight"
 GIANT_PATCH: Final = 14

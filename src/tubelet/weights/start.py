@@ -7,23 +7,23 @@ from pathlib import Path
 
 from torch import nn
 
+from tubelet.data.class_names import Names
+from tubelet.disk.layout import weights_file as weights_file
+from tubelet.disk.tensors import State
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.masked import MaskedMethod
 from tubelet.models.encoders import Encoder
-from tubelet.models.mvit import MViT
+from tubelet.models.mvit.model import MViT
 from tubelet.nn.position import stretch
 from tubelet.recipe import FreshHead, SameClasses, StartHead
 from tubelet.types import ClipShape
-from tubelet.weights.fit import check_fit
 from tubelet.weights.head import mapped_head
 from tubelet.weights.imported import ENCODER, MASK_TOKEN, POSITIONS, encoder_state
-from tubelet.weights.multiscale import check_widening
-from tubelet.weights.names import Names
-from tubelet.weights.places import weights_file as weights_file
-from tubelet.weights.rename import State
-from tubelet.weights.shapes import USUAL
+from tubelet.weights.slowfast.position_tables import with_stretched_tables
+from tubelet.weights.slowfast.spec import check_widening
 from tubelet.weights.source import Source, read_source
-from tubelet.weights.tables import with_stretched_tables
+from tubelet.weights.tensors.strict import check_fit
+from tubelet.weights.videomae.shapes import USUAL
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tubelet.recipes.maskfeat.sizes import IMAGE_VIT_B, IMAGE_VIT_L
 from tubelet.spec import replace
 from tubelet.targets.hog import Hog
 from tubelet.types import ClipShape
-from tubelet.video.augment import Augment, RandAugment, RandomErasing, RandomResizedCrop
+from tubelet.video.augment.augment import Augment, RandAugment, RandomErasing, RandomResizedCrop
 from tubelet.video.sample import Strided
 
 _IMAGE = ClipShape(frames=1, size=224)

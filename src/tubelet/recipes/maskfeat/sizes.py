@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tubelet.models.mvit_spec import MViTSpec, Stage, mvit_l, mvit_s
+from tubelet.models.mvit.spec import MViTSpec, Stage, mvit_l, mvit_s
 from tubelet.models.vit import ViTSpec
 from tubelet.spec import replace
 

@@ -12,7 +12,7 @@ from tubelet.recipes.videomae import tiny
 from tubelet.spec import replace
 from tubelet.targets.hog import Hog
 from tubelet.types import ClipShape
-from tubelet.video.augment import (
+from tubelet.video.augment.augment import (
     Augment,
     MultiScaleCrop,
     RandAugment,

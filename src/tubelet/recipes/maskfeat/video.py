@@ -16,7 +16,7 @@ from tubelet.recipe import Data, FinetuneRecipe, LabelledData, Optim, PretrainRe
 from tubelet.recipes.maskfeat.sizes import MVIT_L, MVIT_S, fine
 from tubelet.spec import replace
 from tubelet.targets.hog import Hog
-from tubelet.video.augment import Augment, RandAugment, RandomErasing, RandomResizedCrop
+from tubelet.video.augment.augment import Augment, RandAugment, RandomErasing, RandomResizedCrop
 from tubelet.video.sample import Span
 
 _RATIO = (0.75, 4 / 3)

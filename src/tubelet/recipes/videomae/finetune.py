@@ -15,7 +15,7 @@ from tubelet.nn.mixing import Mixing
 from tubelet.recipe import FinetuneRecipe, LabelledData, Optim, Run, Schedule, Views
 from tubelet.recipes.videomae.sizes import VIT_B, VIT_H, VIT_L, VIT_S
 from tubelet.spec import replace
-from tubelet.video.augment import Augment, RandAugment, RandomErasing, RandomResizedCrop
+from tubelet.video.augment.augment import Augment, RandAugment, RandomErasing, RandomResizedCrop
 from tubelet.video.sample import Segments, Span
 
 

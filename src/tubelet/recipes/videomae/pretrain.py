@@ -20,7 +20,7 @@ from tubelet.recipes.videomae.sizes import (
     VIT_S,
 )
 from tubelet.spec import replace
-from tubelet.video.augment import Augment, MultiScaleCrop
+from tubelet.video.augment.augment import Augment, MultiScaleCrop
 from tubelet.video.sample import Strided
 
 

@@ -10,7 +10,7 @@ from tubelet.recipe import Data, FinetuneRecipe, LabelledData, Optim, PretrainRe
 from tubelet.recipes.videomae.sizes import DECODER_S, VIT_S
 from tubelet.spec import replace
 from tubelet.types import ClipShape
-from tubelet.video.augment import Augment, MultiScaleCrop, RandAugment, RandomErasing, RandomResizedCrop
+from tubelet.video.augment.augment import Augment, MultiScaleCrop, RandAugment, RandomErasing, RandomResizedCrop
 from tubelet.video.sample import Strided, Uniform
 
 

@@ -11,7 +11,7 @@ from tubelet.nn.mixing import Mixing
 from tubelet.recipe import Data, FinetuneRecipe, LabelledData, Optim, PretrainRecipe, Run, Schedule, Views
 from tubelet.spec import replace
 from tubelet.types import ClipShape
-from tubelet.video.augment import Augment, ColourJitter, RandomResizedCrop
+from tubelet.video.augment.augment import Augment, ColourJitter, RandomResizedCrop
 from tubelet.video.sample import Uniform
 
 _CLIP = ClipShape(frames=16, size=64)

@@ -14,7 +14,7 @@ from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import Mixing
 from tubelet.recipe import FinetuneRecipe, LabelledData, Optim, Run, Schedule, Views
 from tubelet.spec import replace
-from tubelet.video.augment import Augment, RandAugment, RandomErasing, RandomResizedCrop
+from tubelet.video.augment.augment import Augment, RandAugment, RandomErasing, RandomResizedCrop
 from tubelet.video.sample import Segments, Span
 
 

@@ -17,7 +17,7 @@ from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.recipe import Data, Optim, PretrainRecipe, Run, Schedule
 from tubelet.recipes.videomae_v2.sizes import DECODER, DECODER_B, DECODER_G, VIT_B, VIT_G, VIT_H, VIT_L
 from tubelet.spec import replace
-from tubelet.video.augment import Augment, MultiScaleCrop
+from tubelet.video.augment.augment import Augment, MultiScaleCrop
 from tubelet.video.sample import Strided
 
 

@@ -1,0 +1,1 @@
+"""Shared options, bars, watch."""

@@ -1,0 +1,1 @@
+"""Videos made here, for demo and tests."""

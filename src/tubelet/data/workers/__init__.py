@@ -1,0 +1,1 @@
+"""Worker processes and what replaces a dead one."""

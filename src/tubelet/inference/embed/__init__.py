@@ -1,0 +1,1 @@
+"""Embeddings of many videos: windows, units, Parquet."""

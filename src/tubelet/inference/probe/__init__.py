@@ -1,0 +1,1 @@
+"""KNN, linear, attentive probes."""

@@ -1,0 +1,1 @@
+"""MViTv2: its spec and shapes; its network."""

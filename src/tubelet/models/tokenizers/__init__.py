@@ -1,0 +1,1 @@
+"""Networks that give ids or codes (dVAE now; VQ, FSQ, importance scorer next)."""

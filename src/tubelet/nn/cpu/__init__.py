@@ -1,0 +1,1 @@
+"""The quick CPU gradients (autograd functions), each behind one plain function."""

@@ -1,0 +1,1 @@
+"""What MViTv2 adds: pooling attention, its block, relative positions."""

@@ -1,0 +1,1 @@
+"""`tubelet plan`: what a run takes."""

@@ -1,0 +1,1 @@
+"""Counted from shapes: FLOPs, memory, peaks."""

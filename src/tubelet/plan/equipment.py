@@ -1,0 +1,69 @@
+"""The devices that a plan is for: one of the table of GPUs, or what this machine has."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from tubelet.plan.count.peaks import GB, TERA, gpu_named, peak_flops
+from tubelet.plan.measure.kernels import Site
+from tubelet.recipe import Run
+from tubelet.train.distributed.device import pick_device, pick_precision, set_threads
+
+HERE: Final = "here"
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """`count` devices alike. `peak` in FLOP/s of one, None where unknown; `site` where kernels can be measured."""
+
+    name: str
+    count: int
+    precision: torch.dtype
+    memory_bytes: int
+    peak: float | None
+    site: Site | None = None
+
+    @property
+    def number(self) -> int:
+        """Bytes of a number in the run's precision."""
+        return 2 if self.precision is torch.bfloat16 else 4
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.site is None or self.site.device.type == "cuda"
+
+
+def equipment(run: Run, name: str, count: int) -> Equipment:
+    """`count` devices of this name, or of this machine for "here", in the precision of the recipe there.
+
+    ValueError for an unknown name, or where the device does not compute in that precision.
+    """
+    return _this_machine(run, count) if name == HERE else _listed(run, name, count)
+
+
+def _listed(run: Run, name: str, count: int) -> Equipment:
+    gpu = gpu_named(name)
+    in_bf16 = gpu.bf16 is not None if run.precision == "auto" else run.precision == "bf16"
+    peak = gpu.bf16 if in_bf16 else gpu.fp32
+    if peak is None:
+        raise ValueError(f"{gpu.name} has no units for bf16; set run.precision=fp32")
+    precision = torch.bfloat16 if in_bf16 else torch.float32
+    return Equipment(gpu.name, count, precision, int(gpu.memory * GB), peak * TERA)
+
+
+def _this_machine(run: Run, count: int) -> Equipment:
+    set_threads(run)
+    device = pick_device(run)
+    site = Site(device, pick_precision(run, device))
+    if device.type == "cuda":
+        facts = torch.cuda.get_device_properties(device)
+        name, memory = facts.name, facts.total_memory
+    else:
+        threads = torch.get_num_threads()
+        name = f"this processor with {threads} thread{'s' if threads > 1 else ''}"
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Equipment(name, count, site.precision, memory, peak_flops(device, site.precision), site)

@@ -1,0 +1,244 @@
+"""What a run of a recipe takes before it is started: parameters, FLOPs, memory, steps, hours (docs/planning.md).
+
+Nothing here holds weights: parameters are counted on the meta device, all else follows from shapes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from tubelet.data.order import steps_per_epoch
+from tubelet.plan.count.flops import Flops, count_flops
+from tubelet.plan.count.memory import Memory
+from tubelet.plan.count.shapes import UNKNOWN_CLASSES, Layout, layout
+from tubelet.plan.equipment import HERE, Equipment, equipment
+from tubelet.plan.holding import USABLE, Batch, Fewest, Holding, Scales, share_out
+from tubelet.plan.measure.bench import step_seconds
+from tubelet.plan.measure.real_steps import MEMORY_STEPS, Rehearsed, rehearse
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.sets.unlabelled import videos_of_epoch
+from tubelet.spec import replace
+from tubelet.targets.frozen import FrozenSpec
+from tubelet.weights.read import read_model
+from tubelet.weights.teachers import planned_target
+
+Recipe = PretrainRecipe | FinetuneRecipe
+
+ASSUMED_EFFICIENCY: Final = 0.30
+"""Share of the peak that a step reaches where nothing was measured: ViT-g 0.29 on 8 H100 and 0.44 on 8 A100 (NVIDIA
+NeMo), a small compiled ViT 0.22 on an H100; published runs of VideoMAE 0.04 to 0.17 (docs/planning.md)."""
+LONGEST_REHEARSAL: Final = 300.0
+"""Seconds that real steps may take, as estimated."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a plan is asked for.
+
+    `videos` None: those of the recipe's data are counted. `efficiency` is for devices of the table, `steps` are real
+    steps to take on this machine, 0 for none.
+    """
+
+    device: str = HERE
+    count: int = 1
+    videos: int | None = None
+    efficiency: float = ASSUMED_EFFICIENCY
+    steps: int = 3
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of a step over all devices. `by_part` is empty where nothing was measured."""
+
+    step_seconds: float
+    clips_per_second: float
+    by_part: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Course:
+    """Of the whole run. `effective_epochs` counts each of a video's clips."""
+
+    videos: int
+    steps_per_epoch: int
+    epochs: int
+    effective_epochs: int
+    steps: int
+    hours: float
+    device_hours: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of it. `recomputed` and `kept` are the peak with and without checkpointing of the encoder's blocks.
+
+    `lightest` is the peak where the decoder's are recomputed too; `fewest` devices of the kind hold the run at all.
+    `course` is None where the number of videos is not known, `measured` where no real steps were; `notes` say why.
+    """
+
+    recipe: Recipe
+    parameters: dict[str, int]
+    shapes: Layout
+    flops: Flops
+    equipment: Equipment
+    efficiency: float | None
+    batch: Batch
+    holdings: tuple[Holding, ...]
+    kept: Memory
+    recomputed: Memory
+    lightest: Memory
+    fewest: Fewest | None
+    speed: Speed
+    course: Course | None
+    measured: Rehearsed | None
+    notes: tuple[str, ...]
+
+
+def make_plan(recipe: Recipe, question: Question) -> Plan:
+    """Plan a run; ValueError where recipe and devices do not fit each other, or data are not there."""
+    shapes, videos = layout(recipe), _videos(recipe, question)  # what can be refused is, before anything is measured
+    flops, parameters = count_flops(shapes), count_parameters(recipe)
+    devices = equipment(recipe.run, question.device, question.count)
+    batch = share_out(recipe, question.count)
+    scales = Scales(recipe, batch, devices, parameters=parameters["total"])
+    holdings = scales.holdings()
+    speed = _speed(recipe, devices, batch, question, parameters=parameters["total"])
+    form, blocks = holdings[0].form, shapes.blocks
+    measured, refused = _measured(recipe, devices, question, speed.step_seconds, holdings[0].memory.peak)
+    return Plan(
+        recipe=recipe,
+        parameters=parameters,
+        shapes=shapes,
+        flops=flops,
+        equipment=devices,
+        efficiency=None if devices.site is not None else question.efficiency,
+        batch=batch,
+        holdings=holdings,
+        kept=scales.weigh(form, recomputed=shapes.recomputed._replace(encoder=0)),
+        recomputed=scales.weigh(form, recomputed=shapes.recomputed._replace(encoder=blocks.encoder)),
+        lightest=scales.weigh(form, recomputed=blocks),
+        fewest=scales.fewest(),
+        speed=speed,
+        course=_course(recipe, question, videos, speed.step_seconds),
+        measured=measured,
+        notes=(*_assumptions(recipe), *refused),
+    )
+
+
+def count_parameters(recipe: Recipe) -> dict[str, int]:
+    """Parameters of the parts and in total, without holding one of them."""
+    parts: dict[str, nn.Module]
+    target = planned_target(recipe) if isinstance(recipe, PretrainRecipe) else None
+    with torch.device("meta"):
+        if isinstance(recipe, PretrainRecipe):
+            assert target is not None
+            parts = dict(recipe.model.build(recipe.clip, target).named_children())
+        else:
+            classifier = recipe.model.build(recipe.clip, recipe.classes or UNKNOWN_CLASSES)
+            parts = {"encoder": classifier.encoder, "head": nn.ModuleList([classifier.fc_norm, classifier.head])}
+    counted = {name: sum(value.numel() for value in part.parameters()) for name, part in parts.items()}
+    return {**counted, "total": sum(counted.values())}
+
+
+def _speed(recipe: Recipe, devices: Equipment, batch: Batch, question: Question, *, parameters: int) -> Speed:
+    shapes = layout(recipe)
+    by_part: dict[str, float] = {}
+    if devices.site is not None:
+        pieces = batch.clips_per_device / batch.clips_per_piece
+        by_part = step_seconds(
+            recipe, shapes, devices.site, clips=batch.clips_per_piece, pieces=pieces, parameters=parameters
+        )
+        seconds = sum(by_part.values())
+    else:
+        assert devices.peak is not None
+        seconds = batch.clips_per_device * count_flops(shapes).executed / (devices.peak * question.efficiency)
+    return Speed(seconds, batch.clips / seconds, by_part)
+
+
+def _videos(recipe: Recipe, question: Question) -> int | None:
+    """How many an epoch has, where that is known; ValueError where they are fewer than a batch."""
+    videos = videos_of_epoch(recipe, _nobody_listens) if question.videos is None else question.videos
+    if videos is not None:
+        steps_per_epoch(videos, recipe.run.batch_size)
+    return videos
+
+
+def _course(recipe: Recipe, question: Question, videos: int | None, seconds: float) -> Course | None:
+    if videos is None:
+        return None
+    each = steps_per_epoch(videos, recipe.run.batch_size)
+    epochs = recipe.schedule.epochs
+    hours = epochs * each * seconds / 3600
+    return Course(
+        videos=videos,
+        steps_per_epoch=each,
+        epochs=epochs,
+        effective_epochs=epochs * recipe.data.views,
+        steps=epochs * each,
+        hours=hours,
+        device_hours=hours * question.count,
+    )
+
+
+def _measured(
+    recipe: Recipe, devices: Equipment, question: Question, seconds: float, peak: int
+) -> tuple[Rehearsed | None, list[str]]:
+    """Real steps of one device's share of the batch, or why there are none."""
+    if devices.site is None or question.steps == 0:
+        return None, []
+    expected = seconds * (1 + question.steps + MEMORY_STEPS)
+    if expected > LONGEST_REHEARSAL:
+        few = max(1, int(recipe.run.batch_size * LONGEST_REHEARSAL / (2 * expected)))
+        smaller = f"run.batch_size={few} run.accumulate=1"
+        return None, [f"no real steps: they would take about {expected:.0f} s; {smaller} can be measured"]
+    if peak > USABLE * devices.memory_bytes:
+        return None, ["no real steps: their memory would not fit"]
+    share = recipe.run.batch_size // question.count
+    alone: Any = replace(recipe, run=replace(recipe.run, batch_size=share))
+    return rehearse(alone, steps=question.steps), []
+
+
+def _nobody_listens(line: str) -> None:
+    del line
+
+
+def _assumptions(recipe: Recipe) -> list[str]:
+    if not isinstance(recipe, FinetuneRecipe):
+        return target_notes(recipe)
+    taken = f"the number of classes is not known before the labels are: {UNKNOWN_CLASSES} taken"
+    return [*([taken] if recipe.classes is None else []), *teacher_notes(recipe)]
+
+
+def teacher_notes(recipe: FinetuneRecipe) -> list[str]:
+    """A line for the user where the recipe has a teacher. ValueError where its file is damaged or no classifier."""
+    if recipe.distill is None:
+        return []
+    left_out = "the teacher's forward pass and weights are not in these numbers"
+    if recipe.distill.teacher is None or not Path(recipe.distill.teacher).exists():
+        return [f"{left_out}; with distill.teacher naming one that is here they would be told"]
+    found = read_model(Path(recipe.distill.teacher))
+    if not isinstance(found.recipe, FinetuneRecipe) or not found.has_head:
+        raise ValueError(f"{found.file}: no classes in it ({found.format}), so it cannot be a teacher")
+    numbers = sum(math.prod(value.shape) for value in found.state.values())
+    forward = count_flops(layout(found.recipe)).forward
+    student = count_flops(layout(replace(recipe, distill=None))).training
+    return [
+        f"{left_out}: {forward / 1e9:.4g} G a clip, {forward / student:.0%} of the student's training; "
+        f"{4 * numbers / 1e9:.3g} GB whole on each device"
+    ]
+
+
+def target_notes(recipe: PretrainRecipe) -> list[str]:
+    """A line for the user where a frozen network gives the targets."""
+    if not isinstance(recipe.target, FrozenSpec):
+        return []
+    return [
+        f"the network that gives the targets ({recipe.target.teacher}) is in no number here but those of real steps; "
+        "each device holds it whole"
+    ]

@@ -1,0 +1,1 @@
+"""From `recipe.data` to the videos and labels of a run."""

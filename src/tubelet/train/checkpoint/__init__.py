@@ -1,0 +1,1 @@
+"""Checkpoints, resume, the finished model/."""

@@ -1,0 +1,1 @@
+"""Log.jsonl, TensorBoard, skipped.csv, throughput, who looks on."""

@@ -1,0 +1,77 @@
+"""Losses of the last steps, left on the device until they are read together."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from tubelet.disk.lock import write_text
+from tubelet.names import one_line, writable
+
+NON_FINITE: Final = "nonfinite.json"
+_SHOWN_FILES: Final = 6
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step that was taken. The tensors are scalars on the device; `index` names the videos, on the host."""
+
+    step: int
+    epoch: int
+    learning_rate: float
+    loss: Tensor
+    grad_norm: Tensor
+    metrics: Mapping[str, Tensor]
+    index: Tensor
+
+
+class Tally:
+    """Collects steps, and reads them with one look at the device. `name_of` gives the file of a video's index."""
+
+    def __init__(self, out: Path, *, name_of: Callable[[int], str]) -> None:
+        self._out, self._name_of = out, name_of
+        self._pending: list[Taken | dict[str, Any]] = []
+
+    def add(self, taken: Taken) -> None:
+        """A step with an update."""
+        self._pending.append(taken)
+
+    def add_skipped(self, *, step: int, epoch: int, learning_rate: float, files: int) -> None:
+        """A step without one, for all of its files were bad."""
+        self._pending.append({"step": step, "epoch": epoch, "lr": learning_rate, "skipped": files})
+
+    def read(self) -> list[dict[str, Any]]:
+        """Records of the steps since the last call; ValueError at the first whose loss or gradient is not finite."""
+        pending, self._pending = self._pending, []
+        scalars = [
+            x for one in pending if isinstance(one, Taken) for x in (one.loss, one.grad_norm, *one.metrics.values())
+        ]
+        numbers = iter(torch.stack([x.detach().double() for x in scalars]).tolist() if scalars else [])
+        return [self._record(one, numbers) if isinstance(one, Taken) else one for one in pending]
+
+    def _record(self, taken: Taken, numbers: Any) -> dict[str, Any]:
+        loss, norm = next(numbers), next(numbers)
+        metrics = {name: next(numbers) for name in taken.metrics}
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise ValueError(self._complaint(taken, loss, norm))
+        known = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        rate = taken.learning_rate
+        return {"step": taken.step, "epoch": taken.epoch, "loss": loss, "lr": rate, "grad_norm": norm, **known}
+
+    def _complaint(self, taken: Taken, loss: float, norm: float) -> str:
+        files = list(dict.fromkeys(self._name_of(index) for index in taken.index.tolist()))
+        facts = {"step": taken.step, "loss": str(loss), "grad_norm": str(norm), "files": list(map(writable, files))}
+        write_text(self._out / NON_FINITE, json.dumps(facts, indent=1) + "\n")
+        listed = ", ".join(map(one_line, files[:_SHOWN_FILES]))
+        more = f" and {len(files) - _SHOWN_FILES} more, see {NON_FINITE}" if len(files) > _SHOWN_FILES else ""
+        return (
+            f"step {taken.step}: loss {loss}, gradient norm {norm}, which is not finite; nothing of it was saved; "
+            f"files of the batch: {listed}{more}; lower optim.lr or set optim.clip_grad, and start with --fresh"
+        )

@@ -1,0 +1,1 @@
+"""Frames -> training clip: crop, flip, colour, RandAugment, erase."""

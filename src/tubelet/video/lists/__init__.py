@@ -1,0 +1,1 @@
+"""Which videos there are and what their labels are: folders, lists, tars -> Manifest."""

@@ -1,0 +1,1 @@
+"""Videos -> small files that are quick to train on."""

@@ -1,0 +1,1 @@
+"""Processes that a bad file may crash or hang."""

@@ -1,0 +1,1 @@
+"""Models out: Hugging Face, ONNX, torch.export, each checked."""

@@ -1,0 +1,1 @@
+"""SlowFast MViTv2/MaskFeat files: name tables, spec, recipe, position tables."""

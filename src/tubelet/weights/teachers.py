@@ -1,0 +1,180 @@
+"""From what a recipe says of its target to one that can be asked: frozen networks are read and checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor, nn
+
+from tubelet.methods.classifier import Classifier
+from tubelet.models.encoders import encoder_for
+from tubelet.nn.pixels import resized
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.targets.features import Features
+from tubelet.targets.frozen import Asked, FrozenSpec
+from tubelet.targets.pseudo_labels import PseudoLabels
+from tubelet.targets.teachers import Blank, FrameFeatures, FrameIds, VideoFeatures
+from tubelet.targets.unions import Target
+from tubelet.types import ClipShape, Grid
+from tubelet.weights.dalle import dvae_spec, dvae_tensors, read_dvae
+from tubelet.weights.huggingface.image_models import is_image_folder, read_image_model
+from tubelet.weights.imported import Imported, encoder_state
+from tubelet.weights.read import read_model
+from tubelet.weights.tensors.files import SAFETENSORS
+
+WANTED: Final = {
+    "features": "a run, a released file, or a Hugging Face folder of a video or image model",
+    "pseudo_labels": "a fine-tuned run, or a classifier's file or folder",
+    "tokens": "the encoder of DALL-E's discrete VAE",
+}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A network that fits; `build` reads its weights, where they were not needed to know it."""
+
+    width: int
+    answer: Tensor
+    file: Path
+    build: Callable[[], nn.Module]
+    notes: tuple[str, ...] = ()
+
+
+def live_target(recipe: PretrainRecipe) -> Target:
+    """The target of a recipe, ready to be asked; its network, if it has one, is on the CPU, in eval mode.
+
+    ValueError in one line where that is not named, missing or damaged, or does not fit the recipe's clips and grid.
+    """
+    spec = recipe.target
+    if not isinstance(spec, FrozenSpec):
+        return spec
+    with torch.device("cpu"):  # also where the model is a shell
+        found = _found(spec, recipe)
+        return Asked(spec, found.build(), width=found.width, file=found.file, notes=found.notes)
+
+
+def planned_target(recipe: PretrainRecipe, teacher: Imported | None = None) -> Target:
+    """The same, and the same errors, but no network is built: it says the same of every clip. For plans and shapes.
+
+    A `teacher` that was read stands for the one that the recipe names; its tensors may be without numbers.
+    """
+    spec = recipe.target
+    if not isinstance(spec, FrozenSpec):
+        return spec
+    with torch.device("cpu"):
+        found = _found(spec, recipe, teacher)
+        return Asked(spec, Blank(found.answer), width=found.width, file=found.file)
+
+
+def _found(spec: FrozenSpec, recipe: PretrainRecipe, teacher: Imported | None = None) -> _Found:
+    if spec.teacher is None:
+        raise ValueError(f"target {spec.kind}: no network to ask: give {WANTED[spec.kind]} with target.teacher=PATH")
+    path, grid = Path(spec.teacher), recipe.clip.grid(recipe.model.encoder.cube)
+    if teacher is None and not path.exists():
+        raise ValueError(f"{path}: no such teacher; give {WANTED[spec.kind]} with target.teacher=PATH")
+    if isinstance(spec, PseudoLabels):
+        return _classifier(teacher or read_model(path), recipe.clip)
+    if not isinstance(spec, Features):
+        return _tokenizer(path, grid)
+    folder = path.parent if path.suffix == SAFETENSORS else path
+    if teacher is None and is_image_folder(folder):
+        return _image_teacher(folder, spec, grid)
+    return _video_teacher(teacher or read_model(path), spec, recipe.clip, grid)
+
+
+def _video_teacher(read: Imported, spec: Features, clip: ClipShape, grid: Grid) -> _Found:
+    trained = read.recipe.clip
+    if spec.frames != "first":
+        raise ValueError(
+            f"{read.file}: target.frames={spec.frames} is for image teachers, and this one sees clips: leave it out"
+        )
+    if trained.frames != clip.frames:
+        raise ValueError(
+            f"{read.file}: the teacher sees clips of {trained.frames} frames, this recipe makes {clip.frames}: "
+            f"set clip.frames={trained.frames}, or give a teacher for {clip.frames}"
+        )
+    patch = read.recipe.model.encoder.cube.height
+    if spec.size is not None and spec.size % patch:
+        raise ValueError(f"{read.file}: target.size {spec.size} is not a multiple of the teacher's patch {patch}")
+    read = read.resized(ClipShape(frames=trained.frames, size=spec.size or trained.size))
+    with torch.device("meta"):
+        encoder = encoder_for(read.recipe.model.encoder, read.recipe.clip, encoder_state(read.state))
+    if encoder.out_grid != grid:
+        cube = encoder.spec.cube
+        change = (
+            f"set target.size={grid.h * cube.height}, which interpolates its positions"
+            if encoder.out_grid.t == grid.t
+            else f"choose cubes of {cube.frames} frames (model.encoder.tubelet of a ViT), or another teacher"
+        )
+        raise ValueError(
+            f"{read.file}: the teacher's tokens are {_words(encoder.out_grid)} (clips of {trained.frames} frames of "
+            f"{read.recipe.clip.size} pixels, cubes of {_words(cube)}), this recipe's {_words(grid)}: {change}"
+        )
+    answer = torch.zeros(()).expand(grid.tokens, encoder.out_width)
+    note = f"targets from {read.file}: {read.format}, {encoder.out_width} features a token"
+    return _Found(
+        encoder.out_width, answer, read.file, lambda: VideoFeatures(read.build_encoder()), (note, *read.notes)
+    )
+
+
+def _image_teacher(path: Path, spec: Features, grid: Grid) -> _Found:
+    model = read_image_model(path)
+    size = spec.size or grid.h * model.patch
+    made = size // model.patch
+    if size % model.patch or (made, made) != (grid.h, grid.w):
+        raise ValueError(
+            f"{path}: the teacher's patches of {model.patch} pixels make {made} x {made} of a frame of {size}, this "
+            f"recipe's grid is {grid.h} x {grid.w}: set target.size={grid.h * model.patch}, or leave it out"
+        )
+
+    def build() -> nn.Module:
+        return FrameFeatures(model.load(), grid=grid, which=spec.frames, size=size, colours=model.colours)
+
+    trained = f", trained with {model.trained_size}" if model.trained_size not in (0, size) else ""
+    note = (
+        f"targets from {path}: {model.kind}, {model.width} features a token; it sees frames of {size} pixels{trained}"
+    )
+    return _Found(model.width, torch.zeros(()).expand(grid.tokens, model.width), path, build, (note,))
+
+
+def _classifier(read: Imported, clip: ClipShape) -> _Found:
+    trained = read.recipe.clip
+    if not isinstance(read.recipe, FinetuneRecipe) or not read.has_head:
+        raise ValueError(f"{read.file}: no classes in it ({read.format}), so it gives no pseudo-labels")
+    if trained.frames != clip.frames:
+        raise ValueError(
+            f"{read.file}: the classifier takes clips of {trained.frames} frames, this recipe makes "
+            f"{clip.frames}: set clip.frames={trained.frames}, or give a classifier for {clip.frames}"
+        )
+    classes = len(read.state["head.bias"])
+    notes = (f"targets from {read.file}: {read.format}, {classes} classes", *read.notes)
+    return _Found(classes, torch.zeros(classes), read.file, lambda: Scores(read.build_classifier()), notes)
+
+
+def _tokenizer(path: Path, grid: Grid) -> _Found:
+    spec = dvae_spec(dvae_tensors(path), path)
+    note = f"targets from {path}: {spec.vocabulary} ids; it sees frames of {grid.h * spec.patch} pixels"
+    answer = torch.zeros((), dtype=torch.int64).expand(grid.tokens)
+    return _Found(spec.vocabulary, answer, path, lambda: FrameIds(read_dvae(path), grid=grid), (note,))
+
+
+class Scores(nn.Module):
+    """The logits of a classifier for clips of any size."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, video: Num[Tensor, "B C T H W"]) -> Float[Tensor, "B classes"]:
+        """As the classifier's head gives them."""
+        logits: Tensor = self.classifier(resized(video, self.classifier.encoder.clip.size))
+        return logits
+
+
+def _words(sizes: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sizes))

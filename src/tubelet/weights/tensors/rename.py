@@ -1,0 +1,69 @@
+"""Other names for the same tensors: a pure rename, then strict."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from tubelet.disk.tensors import State
+
+Rules = Sequence[tuple[str, str]]
+
+
+def rename(state: Mapping[str, Tensor], rules: Rules, *, drop: Sequence[str] = (), source: str = "checkpoint") -> State:
+    """Each name goes through the first rule (pattern, replacement) that matches it whole.
+
+    `drop` lists patterns of names to leave out; every pattern must occur. ValueError names what no rule knows,
+    what `drop` promised but the state does not have, and two names that become one.
+    """
+    for pattern in drop:
+        if not any(re.fullmatch(pattern, name) for name in state):
+            raise ValueError(f"{source}: nothing to drop matches {pattern!r}")
+    kept = {name: tensor for name, tensor in state.items() if not any(re.fullmatch(p, name) for p in drop)}
+    unknown = [name for name in kept if _new_name(name, rules) is None]
+    if unknown:
+        raise ValueError(f"{source}: no rule knows {', '.join(unknown[:3])} ({len(unknown)} of {len(kept)} tensors)")
+    renamed = {str(_new_name(name, rules)): tensor for name, tensor in kept.items()}
+    if len(renamed) < len(kept):
+        raise ValueError(f"{source}: two tensors get the same name")
+    return renamed
+
+
+def _new_name(name: str, rules: Rules) -> str | None:
+    for pattern, replacement in rules:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return match.expand(replacement)
+    return None
+
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+def from_official(state: Mapping[str, Tensor], pairs: Pairs, *, source: str = "checkpoint") -> State:
+    """Their names to ours: `PRETRAINED` for a `MaskedAutoencoder`, `FINETUNED` for a `Classifier`.
+
+    ValueError where a tensor has a name that the table does not know. Tensors are not copied.
+    """
+    return rename(state, _rules(pairs), source=source)
+
+
+def to_official(state: Mapping[str, Tensor], pairs: Pairs, *, source: str = "model") -> State:
+    """Our names to theirs: the inverse of `from_official`."""
+    return rename(state, _rules(tuple((ours, theirs) for theirs, ours in pairs)), source=source)
+
+
+def _rules(pairs: Pairs) -> Rules:
+    return [(_pattern(old), _replacement(new)) for old, new in pairs]
+
+
+def _pattern(name: str) -> str:
+    return re.escape(name).replace(r"\{\}", r"(\d+)").replace(r"\{\.\}", r"(weight|bias)")
+
+
+def _replacement(name: str) -> str:
+    """Numbers and endings come in the same order on both sides."""
+    parts = re.split(r"\{\.?\}", name)
+    return "".join(f"{part}\\g<{number}>" for number, part in enumerate(parts[:-1], 1)) + parts[-1]
