@@ -23,13 +23,13 @@ from loader import SOURCES, make
 from tubelet.recipe import PretrainRecipe, override
 from tubelet.recipes import RECIPES
 from tubelet.runs.pretrain import pretrain
-from tubelet.train.records.watch import Silent, StepReport
+from tubelet.train.records.watch import SilentWatch, StepReport
 
 RECIPE: Final = "videomae-s-k400-1600-pretrain"
 CLIPS: Final = 4
 
 
-class Notes(Silent):
+class Notes(SilentWatch):
     """Keeps the reports."""
 
     def __init__(self) -> None:

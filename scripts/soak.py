@@ -50,7 +50,7 @@ EARLY: Final = 0.1
 
 
 @dataclass
-class Tally:
+class MetricBuffer:
     """What happened."""
 
     kills: Counter[str] = field(default_factory=Counter)
@@ -138,7 +138,7 @@ class Soak:
     def __init__(self, folder: Path, *, kills: int, ranks: int, parallel: str, seed: int) -> None:
         self.folder, self.left, self.ranks = folder, kills, ranks
         self.rng: np.random.Generator = generator(seed)
-        self.tally = Tally()
+        self.tally = MetricBuffer()
         self.recipe = folder / "soak.yaml"
         steps = max(60, min(kills, 100) * STEPS_EACH)
         self.recipe.write_text(to_yaml(soak_recipe(folder / "videos", steps=steps, parallel=parallel)))
@@ -150,7 +150,7 @@ class Soak:
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.ranks)]
         return [sys.executable, *torchrun, *program]
 
-    def run(self) -> Tally:
+    def run(self) -> MetricBuffer:
         """The undisturbed run, then rounds of the disturbed one until no kill is left."""
         whole = self.folder / "whole"
         subprocess.run(self.command(whole), check=True, capture_output=True)

@@ -28,7 +28,7 @@ from tubelet.rng import step_rng
 from tubelet.runs.finetune import finetune
 from tubelet.runs.pretrain import pretrain
 from tubelet.spec import replace
-from tubelet.targets.frozen import Asked
+from tubelet.targets.frozen import FrozenTarget
 from tubelet.train.building import build_method
 from tubelet.train.checkpoint.export import write_model
 from tubelet.train.distributed.signals import Interrupted
@@ -323,6 +323,6 @@ def test_the_file_of_an_image_model_stands_for_its_folder(videos: Path, teachers
 
 def test_a_teacher_of_another_size_fits_with_its_positions_interpolated(videos: Path, teachers: Path) -> None:
     method = build_method(toy(videos, *by(teachers / "video"), "model.encoder.patch=4", "target.size=32"))
-    assert isinstance(method.target, Asked)
+    assert isinstance(method.target, FrozenTarget)
     video = torch.zeros(1, 3, CLIP.frames, CLIP.size, CLIP.size, dtype=torch.uint8)
     assert method.target.rows(video, torch.arange(32).unsqueeze(0), method.cube).shape == (1, 32, 24)

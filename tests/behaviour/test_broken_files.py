@@ -10,7 +10,7 @@ from tubelet.recipe import PretrainRecipe, override
 from tubelet.recipes.videomae import pretrain_tiny
 from tubelet.runs.pretrain import pretrain
 from tubelet.train.records.log import read_log
-from tubelet.train.records.watch import Silent
+from tubelet.train.records.watch import SilentWatch
 
 BROKEN = [row["file"] for row in rows() if row["error"]]
 GOOD = [row["file"] for row in rows() if not row["error"] and int(row["w"] or 0) in range(32, 400)][:30]
@@ -42,7 +42,7 @@ def mixed(tmp_path: Path) -> Path:
 @needs_zoo
 def test_a_run_over_broken_files_finishes_and_names_each(mixed: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    pretrain(tiny(mixed, "data.max_skipped=0.7"), run, Silent())
+    pretrain(tiny(mixed, "data.max_skipped=0.7"), run, SilentWatch())
     with (run / "skipped.csv").open(newline="") as file:
         skipped = {str(Path(row["path"]).relative_to(mixed)): row["reason"] for row in csv.DictReader(file)}
     assert skipped.keys() <= set(BROKEN)
@@ -55,5 +55,5 @@ def test_a_run_over_broken_files_finishes_and_names_each(mixed: Path, tmp_path: 
 @needs_zoo
 def test_too_many_broken_files_stop_the_run_in_one_line(mixed: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.max_skipped=0\.1 allows; .*skipped\.csv") as caught:
-        pretrain(tiny(mixed, "data.max_skipped=0.1"), tmp_path / "run", Silent())
+        pretrain(tiny(mixed, "data.max_skipped=0.1"), tmp_path / "run", SilentWatch())
     assert "\n" not in str(caught.value)

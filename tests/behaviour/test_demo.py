@@ -16,7 +16,7 @@ from tubelet.models.vit import ViTSpec
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, override
 from tubelet.recipes.demo import Demo, demo
 from tubelet.spec import replace
-from tubelet.train.records.watch import Silent, StepReport
+from tubelet.train.records.watch import SilentWatch, StepReport
 from tubelet.types import ClipShape
 
 CHANGES = ["schedule.epochs=2", "schedule.warmup_epochs=1", "data.workers=0", "run.batch_size=4", "run.device=cpu"]
@@ -36,7 +36,7 @@ def shrunk(out: Path, *, seed: int = 0) -> Demo:
     return Demo(seed, videos, pretrain, small(whole.finetune), small(whole.scratch))
 
 
-class Stopper(Silent):
+class Stopper(SilentWatch):
     """Breaks the run the first time that it tells a step of the recipe `name`."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ def test_the_demo_runs_to_its_report_and_goes_on_where_it_was_stopped(tmp_path: 
     assert json.loads((out / STAGES).read_text())["done"] == ["make videos", "pre-train"]
     pretrained = (out / "pretrained" / "model" / "model.safetensors").stat().st_mtime_ns
 
-    result = run_demo(small, out, Silent())
+    result = run_demo(small, out, SilentWatch())
 
     assert (out / "pretrained" / "model" / "model.safetensors").stat().st_mtime_ns == pretrained
     assert set(result.top1) == {"pre-trained", "from scratch"}
@@ -70,14 +70,14 @@ def test_the_demo_runs_to_its_report_and_goes_on_where_it_was_stopped(tmp_path: 
     assert "pre-trained" in page
     assert "counter-clockwise" in page
     assert table(result)
-    again = run_demo(small, out, Silent())
+    again = run_demo(small, out, SilentWatch())
     assert again.top1 == result.top1
 
 
 def test_a_folder_with_another_seed_is_refused(tmp_path: Path) -> None:
     (tmp_path / STAGES).write_text(json.dumps({"seed": 0, "done": [], "seconds": {}}))
     with pytest.raises(ValueError, match="seed 0; choose another --out for seed 1"):
-        run_demo(shrunk(tmp_path, seed=1), tmp_path, Silent())
+        run_demo(shrunk(tmp_path, seed=1), tmp_path, SilentWatch())
 
 
 def test_the_command_is_there() -> None:

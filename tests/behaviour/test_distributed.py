@@ -32,7 +32,7 @@ from tubelet.train.checkpoint import folder as checkpoint
 from tubelet.train.checkpoint.folder import MODEL, saved
 from tubelet.train.distributed import heartbeat as pulse
 from tubelet.train.distributed.process_group import joined, place
-from tubelet.train.distributed.shard import whole as together
+from tubelet.train.distributed.shard import full_tensor as together
 from tubelet.train.job import Job
 from tubelet.train.loop import fit
 from tubelet.types import Batch, Output
@@ -43,7 +43,7 @@ TORCH_WARNING = re.compile(r"\[rank\d\]:\[W|frame #|Exception raised from|<omitt
 TWELVE = ("run.batch_size=6", "schedule.epochs=6")  # 14 videos: 2 steps an epoch
 
 
-def whole(kind: str, out: Path, *changes: str, **options: Any) -> Path:
+def full_tensor(kind: str, out: Path, *changes: str, **options: Any) -> Path:
     """One process."""
     fit(BUILDERS[kind](out, *TWELVE, *changes, **options), Notes())
     return out
@@ -86,7 +86,7 @@ def test_ranks_give_the_losses_of_one_process(kind: str, parallel: str, world: i
     """Drop path, dropout, Mixup, CutMix and the average of weights are on; every rank has 2 videos, 4 clips, a step."""
     size = (f"run.batch_size={2 * world}", f"schedule.epochs={2 * world}")
     dataset = TwoViews(labelled=kind == "finetune")
-    whole(kind, tmp_path / "one", *size, dataset=dataset)
+    full_tensor(kind, tmp_path / "one", *size, dataset=dataset)
     all_ended(spread(kind, tmp_path / "many", f"run.parallel={parallel}", *size, world=world, dataset=dataset))
     assert len([record for record in records(tmp_path / "one") if "loss" in record]) == 12
     assert_close(tmp_path / "one", tmp_path / "many")
@@ -111,7 +111,7 @@ class TwoViews(ToySet):
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_pieces_of_ranks_are_exact_too(parallel: str, tmp_path: Path) -> None:
     """3 videos a rank in 2 pieces: unequal ones. Draws are those of one process without pieces, recomputed ones too."""
-    whole("finetune", tmp_path / "one", "mixing.probability=0")
+    full_tensor("finetune", tmp_path / "one", "mixing.probability=0")
     changes = ("run.accumulate=2", "mixing.probability=0", "model.encoder.checkpointing=true")
     all_ended(spread("finetune", tmp_path / "many", f"run.parallel={parallel}", *changes))
     assert_close(tmp_path / "one", tmp_path / "many")
@@ -133,8 +133,8 @@ class SomeUnscored(ToySet):
 def test_a_clip_without_a_scored_token_weighs_nothing(parallel: str, tmp_path: Path) -> None:
     """Each clip is a piece of its own, in one process and in two."""
     changes = ("model.encoder.drop_path=0", "schedule.epochs=3")
-    whole("pretrain", tmp_path / "one", *changes, dataset=SomeUnscored())
-    whole("pretrain", tmp_path / "cut", *changes, "run.accumulate=6", dataset=SomeUnscored())
+    full_tensor("pretrain", tmp_path / "one", *changes, dataset=SomeUnscored())
+    full_tensor("pretrain", tmp_path / "cut", *changes, "run.accumulate=6", dataset=SomeUnscored())
     assert_close(tmp_path / "one", tmp_path / "cut")
     how = (f"run.parallel={parallel}", "run.accumulate=3")
     all_ended(spread("pretrain", tmp_path / "many", *changes, *how, dataset=SomeUnscored()))
@@ -146,7 +146,7 @@ def test_a_rank_without_a_readable_file_keeps_nobody_waiting(parallel: str, piec
     """In some steps one rank has nothing, or less than others, in some none has anything."""
     dataset = ToySet(count=12, bad=(0, 1, 3, 5, 7, 9))
     changes = (f"run.batch_size={2 * pieces}", "schedule.epochs=6", "data.max_skipped=0.5", "model.encoder.drop_path=0")
-    whole("pretrain", tmp_path / "one", *changes, dataset=dataset)
+    full_tensor("pretrain", tmp_path / "one", *changes, dataset=dataset)
     how = (f"run.parallel={parallel}", f"run.accumulate={pieces}")
     all_ended(spread("pretrain", tmp_path / "many", *changes, *how, dataset=dataset))
     assert_close(tmp_path / "one", tmp_path / "many")
@@ -166,7 +166,7 @@ def test_a_checkpoint_of_two_goes_on_with_one_and_with_three(
     before: str, after: str, world: int, tmp_path: Path
 ) -> None:
     changes = ("mixing.probability=0", f"run.parallel={before}")
-    whole("finetune", tmp_path / "whole", "mixing.probability=0")
+    full_tensor("finetune", tmp_path / "whole", "mixing.probability=0")
 
     def begin(rank: int) -> None:
         job = finetune_job(tmp_path / "parts", *TWELVE, *changes)
@@ -178,7 +178,7 @@ def test_a_checkpoint_of_two_goes_on_with_one_and_with_three(
     assert checkpoint.is_sharded(saved(tmp_path / "parts")[-1]) == (before == "fsdp")
     go_on = ("mixing.probability=0", f"run.parallel={after}")
     if world == 1:
-        whole("finetune", tmp_path / "parts", *go_on)
+        full_tensor("finetune", tmp_path / "parts", *go_on)
     else:
         all_ended(spread("finetune", tmp_path / "parts", *go_on, world=world))
     assert_close(tmp_path / "whole", tmp_path / "parts")

@@ -16,7 +16,7 @@ from tubelet.recipe import override
 from tubelet.recipes.videomae import pretrain_tiny
 from tubelet.runs.pretrain import pretrain
 from tubelet.train.records.log import read_log
-from tubelet.train.records.watch import Silent
+from tubelet.train.records.watch import SilentWatch
 
 FOLDERS = {"bright/one": 12, "bright/two": 16, "dark/one": 14, "dark/two.x": 10}
 MODEL = ("model.encoder.width=24", "model.encoder.depth=1", "model.encoder.heads=2", "model.encoder.patch=8")
@@ -59,7 +59,7 @@ def test_pretraining_on_images_gives_the_losses_of_the_same_videos(here: Path) -
     for source, root in (("pre.csv", here / "frames"), ("files.csv", here)):
         data = (f"data.videos={here / source}", f"data.root={root}", "data.views=2")
         run = here / f"run-{source}"
-        pretrain(override(pretrain_tiny(), [*TINY, *DECODER, *data]), run, Silent())
+        pretrain(override(pretrain_tiny(), [*TINY, *DECODER, *data]), run, SilentWatch())
         losses.append([row["loss"] for row in read_log(run / "log.jsonl")])
     assert losses[0] == losses[1]
     assert len(losses[0]) == 2 * len(FOLDERS) // 2

@@ -32,8 +32,8 @@ from tubelet.train.building import build_method, building, has_weights, shell_of
 from tubelet.train.checkpoint import folder as checkpoint
 from tubelet.train.checkpoint.folder import MODEL, saved
 from tubelet.train.distributed.process_group import joined
-from tubelet.train.distributed.shard import is_spread, own_rows
-from tubelet.train.fsdp_replica import SpreadReplica
+from tubelet.train.distributed.shard import is_sharded, local_rows
+from tubelet.train.fsdp_replica import FSDPReplica
 from tubelet.train.optim import parameter_groups
 from tubelet.train.replica import replica_of
 from tubelet.types import ClipShape
@@ -182,12 +182,12 @@ def test_no_rank_but_the_first_ever_has_the_weights_in_memory(tmp_path: Path) ->
             job = replace_method(pretrain_job(tmp_path / "run", "run.parallel=fsdp"), method)
             replica = replica_of(job, torch.device("cpu"))
             replica.begin()
-            rows = [own_rows(value.detach()) for value in method.parameters()]
+            rows = [local_rows(value.detach()) for value in method.parameters()]
             facts = {
                 "taken": resident_bytes(peak=True) - before,
                 "rows": sum(value.nbytes for value in rows),
                 "whole": sum(value.numel() * 4 for value in method.parameters()),
-                "spread": all(is_spread(value) for value in method.parameters()),
+                "spread": all(is_sharded(value) for value in method.parameters()),
                 "firsts": sum(float(value.sum()) for value in rows),
             }
             print(json.dumps(facts))
@@ -216,7 +216,7 @@ def test_constants_are_right_in_every_rank(tmp_path: Path) -> None:
             with building(recipe.run, goes_on=True):
                 method = build_method(recipe)
             job = replace_method(pretrain_job(tmp_path / "run", "run.parallel=fsdp"), method)
-            SpreadReplica(job, torch.device("cpu"))
+            FSDPReplica(job, torch.device("cpu"))
             torch.save(dict(method.named_buffers()), tmp_path / f"{rank}.pt")
 
     all_ended(run_ranks(2, build, tmp_path / "said"))

@@ -23,7 +23,7 @@ from tubelet.runs.stages.run import check_stages, run_stages
 from tubelet.runs.teacher_record import digest
 from tubelet.spec import replace
 from tubelet.targets.features import Features
-from tubelet.targets.frozen import Asked
+from tubelet.targets.frozen import FrozenTarget
 from tubelet.targets.hog import Hog
 from tubelet.train.records.log import read_log
 from tubelet.weights.classifier import load_classifier
@@ -67,7 +67,7 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 def test_a_stage_learns_from_the_weights_of_an_earlier_one(folder: Path, whole: tuple[Path, Notes]) -> None:
     out, notes = whole
     asked = live_target(replace(features_recipe(folder), target=Features(teacher=str(out / "1-pixels"))))
-    assert isinstance(asked, Asked)
+    assert isinstance(asked, FrozenTarget)
     teachers = {
         "2-features": ("1-pixels", asked.network.state_dict()),
         "4-small": ("3-classes", load_classifier(out / "3-classes").classifier.state_dict()),

@@ -72,7 +72,7 @@ def test_gradients_of_the_cross_entropy(case: Case, encoder: DvaeEncoder) -> Non
 
 def test_a_target_gives_the_ids_of_the_first_frame_of_each_tubelet(case: Case, encoder: DvaeEncoder) -> None:
     """Where the picture is square: pictures as frames, each followed by one of noise, and tokens in raster order."""
-    from tubelet.targets.frozen import Asked
+    from tubelet.targets.frozen import FrozenTarget
     from tubelet.targets.teachers import FrameIds
     from tubelet.targets.tokens import Tokens
 
@@ -84,6 +84,6 @@ def test_a_target_gives_the_ids_of_the_first_frame_of_each_tubelet(case: Case, e
     frames = torch.stack([square, torch.rand_like(square)], 1).flatten(0, 1)  # t f
     video = 255.0 * frames.transpose(0, 1).unsqueeze(0)
     grid, cube = Grid(len(image), side // 8, side // 8), Cube(2, 8, 8)
-    target = Asked(Tokens(), FrameIds(encoder, grid=grid), width=encoder.spec.vocabulary, file=Path("dvae"))
+    target = FrozenTarget(Tokens(), FrameIds(encoder, grid=grid), width=encoder.spec.vocabulary, file=Path("dvae"))
     rows = target.rows(video, torch.arange(grid.tokens).unsqueeze(0), cube)
     assert torch.equal(rows, ids.flatten().unsqueeze(0))

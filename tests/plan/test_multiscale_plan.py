@@ -138,7 +138,7 @@ def test_a_target_says_what_it_takes(target: Target, clips: int, wanted: int) ->
             live.add(video)
             given = live.now
             target.rows(video, index, cube)
-        told = target.passing_bytes(clip, cube, rows=clips * wanted, clips=clips, on_cpu=True)
+        told = target.peak_bytes(clip, cube, rows=clips * wanted, clips=clips, on_cpu=True)
     finally:
         torch.set_num_threads(threads)
     assert told == pytest.approx(live.peak - given, rel=0.1)

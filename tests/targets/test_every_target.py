@@ -17,7 +17,7 @@ from tubelet.models.tokenizers.dvae import DvaeEncoder, DvaeSpec
 from tubelet.models.vit import ViT, ViTSpec
 from tubelet.rng import step_rng
 from tubelet.targets.features import Features
-from tubelet.targets.frozen import Asked, FrozenSpec
+from tubelet.targets.frozen import FrozenSpec, FrozenTarget
 from tubelet.targets.hog import Hog
 from tubelet.targets.pixels import FramePixels, NormalisedPixels, Pixels
 from tubelet.targets.pseudo_labels import PseudoLabels
@@ -32,15 +32,15 @@ WANTED = torch.tensor([[0, 3, 5], [7, 1, 2]])
 TARGETS: list[Target] = [NormalisedPixels(), Pixels(), FramePixels(), Hog()]
 
 
-def asked(spec: FrozenSpec, network: nn.Module, width: int) -> Asked:
-    return Asked(spec, network, width=width, file=Path("network"))
+def asked(spec: FrozenSpec, network: nn.Module, width: int) -> FrozenTarget:
+    return FrozenTarget(spec, network, width=width, file=Path("network"))
 
 
 with step_rng(0, 0):
     VIT, CLIP = ViTSpec(width=12, depth=1, heads=2, patch=8), ClipShape(frames=4, size=16)
     CLASSIFIER = ClassifierSpec(encoder=VIT, init_scale=1.0).build(CLIP, 5)
     DVAE = DvaeEncoder(DvaeSpec(width=8, blocks=1, vocabulary=7))
-ASKED: list[Asked] = [
+ASKED: list[FrozenTarget] = [
     asked(Features(), VideoFeatures(ViT(VIT, CLIP, final_norm=True)), 12),
     asked(PseudoLabels(), Scores(CLASSIFIER), 5),
     asked(Tokens(), FrameIds(DVAE, grid=Grid(2, 2, 2)), 7),
@@ -60,7 +60,7 @@ def test_no_target_is_left_out() -> None:
 
 @every_target
 def test_a_target_is_named_by_its_kind(target: Target) -> None:
-    spec = target.spec if isinstance(target, Asked) else target
+    spec = target.spec if isinstance(target, FrozenTarget) else target
     assert TypeAdapter(TargetSpec).validate_python(target.kind) == spec
 
 
@@ -144,7 +144,7 @@ def test_no_token_need_be_wanted(target: Target) -> None:
 @every_target
 def test_no_value_is_asked_of_the_device(target: Target) -> None:
     """On the meta device there is none: `.item()`, or a shape that follows from values, would raise."""
-    if isinstance(target, Asked):  # its network goes where the clips are, and would not come back from there
+    if isinstance(target, FrozenTarget):  # its network goes where the clips are, and would not come back from there
         target = asked(target.spec, copy.deepcopy(target.network), target.width(CUBE))
     rows = target.rows(clips().to("meta"), WANTED.to("meta"), CUBE)
     assert rows.shape[:2] == (2, 3)

@@ -15,9 +15,9 @@ from tubelet.models.vit import ViT, ViTSpec
 from tubelet.nn.pixels import Colours, resized
 from tubelet.rng import step_rng
 from tubelet.targets.features import Features
-from tubelet.targets.frozen import Asked, FrozenSpec, without_network
+from tubelet.targets.frozen import FrozenSpec, FrozenTarget, without_network
 from tubelet.targets.pseudo_labels import PseudoLabels
-from tubelet.targets.teachers import Blank, FrameFeatures, VideoFeatures, frames_of
+from tubelet.targets.teachers import FrameFeatures, StubTeacher, VideoFeatures, frames_of
 from tubelet.targets.tokens import Tokens
 from tubelet.types import Batch, Clips, ClipShape, Cube, Grid, Split
 from tubelet.weights.huggingface.image_models import ImageModel, read_image_model
@@ -33,9 +33,9 @@ def clips() -> torch.Tensor:
     return torch.randint(0, 256, (2, 3, 4, 16, 16), dtype=torch.uint8)
 
 
-def saying(spec: FrozenSpec, answer: torch.Tensor) -> Asked:
+def saying(spec: FrozenSpec, answer: torch.Tensor) -> FrozenTarget:
     """A network that says the same of every clip."""
-    return Asked(spec, Blank(answer), width=answer.shape[-1], file=Path("network"))
+    return FrozenTarget(spec, StubTeacher(answer), width=answer.shape[-1], file=Path("network"))
 
 
 def vit() -> ViT:
@@ -84,7 +84,7 @@ def test_the_loss_of_pseudo_labels_is_the_cross_entropy_of_both_distributions() 
 
 def test_ids_are_those_of_wanted_tokens_and_their_loss_is_the_cross_entropy() -> None:
     ids = torch.tensor([4, 0, 1, 2, 3, 2, 1, 0])
-    target = Asked(Tokens(), Blank(ids), width=5, file=Path("network"))
+    target = FrozenTarget(Tokens(), StubTeacher(ids), width=5, file=Path("network"))
     rows = target.rows(clips(), WANTED, CUBE)
     assert rows.dtype == torch.int64
     assert rows.tolist() == [[4, 2, 2], [0, 0, 1]]
@@ -97,7 +97,7 @@ def test_ids_are_those_of_wanted_tokens_and_their_loss_is_the_cross_entropy() ->
 
 
 def test_it_stays_frozen_and_in_evaluation_mode_and_takes_no_random_draws() -> None:
-    target = Asked(Features(), VideoFeatures(vit().train()), width=12, file=Path("network"))
+    target = FrozenTarget(Features(), VideoFeatures(vit().train()), width=12, file=Path("network"))
     before = copy.deepcopy(target.network.state_dict())
     method = MaskedAutoencoderSpec(
         encoder=ViTSpec(width=12, depth=1, heads=2, patch=8), decoder=DecoderSpec(width=12, depth=1, heads=2)
@@ -117,7 +117,7 @@ def test_it_stays_frozen_and_in_evaluation_mode_and_takes_no_random_draws() -> N
 
 
 def test_a_method_has_no_tensor_of_it_and_copies_ask_the_same() -> None:
-    target = Asked(Features(), VideoFeatures(vit()), width=12, file=Path("network"))
+    target = FrozenTarget(Features(), VideoFeatures(vit()), width=12, file=Path("network"))
     spec = MaskedAutoencoderSpec(
         encoder=ViTSpec(width=12, depth=1, heads=2, patch=8), decoder=DecoderSpec(width=12, depth=1, heads=2)
     )
@@ -137,7 +137,7 @@ def test_a_network_that_was_not_read_is_refused() -> None:
 
 def test_a_video_teacher_gives_its_tokens_in_raster_order() -> None:
     encoder, video = vit().eval(), clips()
-    rows = Asked(Features(normalise="none"), VideoFeatures(encoder), width=12, file=Path("network")).rows(
+    rows = FrozenTarget(Features(normalise="none"), VideoFeatures(encoder), width=12, file=Path("network")).rows(
         video, ALL, CUBE
     )
     assert torch.equal(rows, encoder(video))
@@ -158,7 +158,7 @@ class _Means(nn.Module):
 def test_an_image_teacher_sees_the_frames_of_the_spec_and_its_own_colours(which: str, counts: list[int]) -> None:
     colours, video = Colours(mean=(0.2, 0.4, 0.6), std=(0.5, 1.0, 2.0)), clips()
     network = FrameFeatures(_Means(), grid=Grid(2, 2, 2), which=which, size=8, colours=colours)  # type: ignore[arg-type]
-    rows = Asked(Features(normalise="none"), network, width=3, file=Path("network")).rows(video, ALL, CUBE)
+    rows = FrozenTarget(Features(normalise="none"), network, width=3, file=Path("network")).rows(video, ALL, CUBE)
     small = resized(video, 8) / 255.0
     expected = torch.zeros(2, 8, 3)
     for token in range(8):

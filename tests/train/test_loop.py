@@ -20,7 +20,7 @@ from tubelet.train.checkpoint.folder import latest, read_state, saved, weights
 from tubelet.train.distributed.signals import Interrupted
 from tubelet.train.loop import fit, parts
 from tubelet.train.optim import Ema
-from tubelet.train.records.throughput import Pace
+from tubelet.train.records.throughput import Throughput
 
 
 @pytest.mark.parametrize("pieces", [2, 3, 4, 9])
@@ -160,7 +160,7 @@ def test_a_run_learns(tmp_path: Path) -> None:
 def test_the_time_left_follows_the_time_per_step(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.0, 2.0, 2.0])
     monkeypatch.setattr("tubelet.train.records.throughput.time.perf_counter", lambda: next(clock))
-    pace = Pace()
+    pace = Throughput()
     pace.begin()
     for _ in range(4):
         pace.count(8)

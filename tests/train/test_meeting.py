@@ -10,8 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-
 from ranks import run_ranks
+
 from tubelet.recipe import Run
 from tubelet.train.distributed import process_group as distributed
 

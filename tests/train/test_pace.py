@@ -11,7 +11,7 @@ from toy_run import Notes, pretrain_job, records
 from tubelet.plan.count.flops import count_flops
 from tubelet.plan.count.shapes import layout
 from tubelet.train.loop import fit
-from tubelet.train.records.throughput import Gauge, Pace
+from tubelet.train.records.throughput import Throughput, ThroughputScale
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def seconds_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("seconds_of_two")
 @pytest.mark.parametrize(("devices", "teraflops", "mfu"), [(1, 8.0, 0.08), (4, 2.0, 0.02)])
 def test_flops_and_mfu_are_of_one_device(devices: int, teraflops: float, mfu: float) -> None:
-    pace = Pace(Gauge(clip_flops=5e11, devices=devices, peak=100e12))
+    pace = Throughput(ThroughputScale(clip_flops=5e11, devices=devices, peak=100e12))
     pace.begin()
     pace.count(32)
     speed = pace.look(steps_left=0, waited_seconds=0.0)
@@ -34,7 +34,7 @@ def test_flops_and_mfu_are_of_one_device(devices: int, teraflops: float, mfu: fl
 
 @pytest.mark.usefixtures("seconds_of_two")
 def test_without_a_known_peak_there_is_no_mfu() -> None:
-    pace = Pace(Gauge(clip_flops=1e12))
+    pace = Throughput(ThroughputScale(clip_flops=1e12))
     pace.begin()
     pace.count(2)
     speed = pace.look(steps_left=0, waited_seconds=0.0)

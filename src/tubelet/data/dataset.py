@@ -89,13 +89,13 @@ class VideoViews:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class HostBatch:
     """A batch of what could be read (None if nothing), and what could not."""
 
     batch: Batch | None
     skipped: tuple[Skipped, ...]
 
-    def pin_memory(self) -> Loaded:
+    def pin_memory(self) -> HostBatch:
         """Called by torch's loader, which is why it is here."""
         return self if self.batch is None else replace(self, batch=self.batch.pin_memory())
 
@@ -190,7 +190,7 @@ class FrameReader:
             return video.frames(wanted, short_side=self.short_side), places
 
 
-def collate(items: Sequence[Sample | Skipped]) -> Loaded:
+def collate(items: Sequence[Sample | Skipped]) -> HostBatch:
     """A batch of the samples, views of a video next to each other; skipped videos are handed on beside it.
 
     In a worker process the clips are put together in shared memory, from which the main process takes them as they are.
@@ -198,7 +198,7 @@ def collate(items: Sequence[Sample | Skipped]) -> Loaded:
     skipped = tuple(item for item in items if isinstance(item, Skipped))
     samples = [item for item in items if isinstance(item, Sample)]
     if not samples:
-        return Loaded(None, skipped)
+        return HostBatch(None, skipped)
     counts = torch.tensor([len(sample.video) for sample in samples])
     index = torch.tensor([sample.index for sample in samples]).repeat_interleave(counts)
     labels = [-1 if sample.label is None else sample.label for sample in samples]
@@ -208,7 +208,7 @@ def collate(items: Sequence[Sample | Skipped]) -> Loaded:
         splits={"video": Mask.unstacked(torch.cat(masks)).split()} if masks else {},
         labels=torch.tensor(labels).repeat_interleave(counts) if min(labels) >= 0 else None,
     )
-    return Loaded(batch, skipped)
+    return HostBatch(batch, skipped)
 
 
 def _at(frames: UInt8[np.ndarray, "K H W 3"], place: Int64[np.ndarray, " T"]) -> UInt8[np.ndarray, "T H W 3"]:

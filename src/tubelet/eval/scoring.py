@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tubelet.data.dataset import EvalDataset, Skipped, VideoViews
 from tubelet.data.workers.guard import DeathSignals
 from tubelet.data.workers.loader import start_worker
-from tubelet.data.workers.start_handshake import Begun
+from tubelet.data.workers.start_handshake import StartHandshake
 from tubelet.methods.classifier import Classifier
 from tubelet.recipe import FinetuneRecipe, reading_of
 from tubelet.train.distributed.device import autocast, pick_precision
@@ -103,7 +103,7 @@ def labels_of(videos: Sequence[VideoRef]) -> Int[np.ndarray, " M"]:
 
 def read_views(dataset: EvalDataset, *, workers: int) -> Iterator[VideoViews | Skipped]:
     """Items in order; one video is one item, so nothing is padded or collated."""
-    begun = Begun(workers)
+    begun = StartHandshake(workers)
     loader = DataLoader(
         dataset,
         batch_size=None,

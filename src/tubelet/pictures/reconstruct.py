@@ -18,7 +18,7 @@ from tubelet.nn.pixels import all_cubes, join_cubes
 from tubelet.pictures.glyphs import glyphs
 from tubelet.recipe import PretrainRecipe, override
 from tubelet.rng import generator
-from tubelet.targets.frozen import Asked, FrozenSpec
+from tubelet.targets.frozen import FrozenSpec, FrozenTarget
 from tubelet.targets.hog import Hog, Norm
 from tubelet.targets.pixels import (
     FramePixels,
@@ -159,7 +159,7 @@ def reconstruct_clip(
     and everything is enlarged. ValueError for a target that cannot be drawn, and for `true_statistics` of one that
     takes none.
     """
-    if isinstance(method.target, Asked):
+    if isinstance(method.target, FrozenTarget):
         raise ValueError(cannot_draw(method.target.kind))
     if true_statistics and not takes_statistics(method.target):
         raise ValueError(f"true_statistics gives colours to normalised pixels, not to the target {method.target.kind}")

@@ -16,7 +16,7 @@ from tubelet.methods.distillation import Distill, Distillation, Supervised, Teac
 from tubelet.recipe import FinetuneRecipe
 from tubelet.spec import did_you_mean
 from tubelet.train.distributed.process_group import on_main
-from tubelet.runs.teacher_record import Known, digest
+from tubelet.runs.teacher_record import TeacherRecord, digest
 from tubelet.train.records.watch import Watch
 from tubelet.types import ClipShape
 from tubelet.weights.imported import Imported
@@ -24,13 +24,13 @@ from tubelet.data.class_names import Names
 
 
 @dataclass(frozen=True)
-class Taught(Known):
+class LoadedTeacher(TeacherRecord):
     """A teacher that can be asked, and which it is."""
 
     teacher: Teacher
 
 
-def read_teacher(recipe: FinetuneRecipe, names: Names, watch: Watch) -> Taught | None:
+def read_teacher(recipe: FinetuneRecipe, names: Names, watch: Watch) -> LoadedTeacher | None:
     """The teacher that `recipe.distill` names, its logits in the order of `names`; None where there is none to be.
 
     Any classifier that tubelet reads. ValueError in one line where it is missing, damaged or no classifier, has other
@@ -45,7 +45,7 @@ def read_teacher(recipe: FinetuneRecipe, names: Names, watch: Watch) -> Taught |
         watch.say(f"teacher: {line}")
     sha256 = on_main(lambda: digest(saved.classifier.state_dict()))
     teacher = Teacher(saved.classifier, columns=columns)
-    return Taught(saved.weights, sha256, "--teacher", teacher)
+    return LoadedTeacher(saved.weights, sha256, "--teacher", teacher)
 
 
 def teacher_path(distill: Distill) -> Path:
@@ -67,7 +67,7 @@ def check_taught(teacher: Imported, names: Names, clip: ClipShape) -> None:
     _check_frames(teacher.file, teacher.recipe.clip.frames, clip)
 
 
-def method_of(classifier: Classifier, recipe: FinetuneRecipe, taught: Taught | None) -> Supervised:
+def method_of(classifier: Classifier, recipe: FinetuneRecipe, taught: LoadedTeacher | None) -> Supervised:
     """What trains the classifier: labels alone, or a teacher."""
     if recipe.distill is None or taught is None:
         return Finetuning(classifier, recipe.mixing)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from tubelet.plan.count.peaks import gauge_of
+from tubelet.plan.count.peaks import throughput_scale_of
 from typing import Final, cast
 
 from tubelet.data.mixed import Source
@@ -34,7 +34,7 @@ from tubelet.train.loop import Job, fit
 from tubelet.train.optim import ParameterGroup, parameter_groups
 from tubelet.train.checkpoint.resume import check_apart, prepare
 from tubelet.runs.teacher_record import check_teacher, write_teacher
-from tubelet.train.records.watch import Silent, Watch
+from tubelet.train.records.watch import SilentWatch, Watch
 from tubelet.disk.layout import CLASSES_FILE
 from tubelet.weights.start import start_classifier
 
@@ -55,7 +55,7 @@ def finetune(recipe: FinetuneRecipe, out: Path, watch: Watch, *, fresh: bool = F
     can mend. Under torchrun all ranks call this; the first one writes and speaks, and validation is shared out.
     """
     with joined(recipe.run, watch.say):
-        return _finetune(recipe, out, watch if is_main() else Silent(), fresh=fresh)
+        return _finetune(recipe, out, watch if is_main() else SilentWatch(), fresh=fresh)
 
 
 def _finetune(recipe: FinetuneRecipe, out: Path, watch: Watch, *, fresh: bool) -> Path:
@@ -89,7 +89,7 @@ def _finetune(recipe: FinetuneRecipe, out: Path, watch: Watch, *, fresh: bool) -
         groups=finetuning_groups(method, recipe),
         dataset=dataset,
         mixture=mixture,
-        gauge=partial(gauge_of, recipe),
+        throughput_scale=partial(throughput_scale_of, recipe),
         ema=None if recipe.ema is None else Ema(pattern(method, recipe.run), decay=recipe.ema),
     )
     if sets.val:

@@ -7,7 +7,7 @@ from tubelet.train.building import build_method
 from functools import partial
 from pathlib import Path
 
-from tubelet.plan.count.peaks import gauge_of
+from tubelet.plan.count.peaks import throughput_scale_of
 
 from tubelet.data.dataset import ClipPlan, MaskDraw
 from tubelet.masks import draw_mask
@@ -25,7 +25,7 @@ from tubelet.train.optim import parameter_groups
 from tubelet.train.checkpoint.resume import check_apart, prepare
 from tubelet.sets.unlabelled import training_set, unlabelled_sources
 from tubelet.runs.teacher_record import check_teacher, known_target, write_teacher
-from tubelet.train.records.watch import Silent, Watch
+from tubelet.train.records.watch import SilentWatch, Watch
 from tubelet.weights.start import start_whole
 from tubelet.weights.teachers import live_target
 
@@ -38,7 +38,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool = F
     this, and the first one writes and speaks.
     """
     with joined(recipe.run, watch.say):
-        return _pretrain(recipe, out, watch if is_main() else Silent(), fresh=fresh)
+        return _pretrain(recipe, out, watch if is_main() else SilentWatch(), fresh=fresh)
 
 
 def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -> Path:
@@ -74,7 +74,7 @@ def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -
         groups=parameter_groups(dict(method.named_parameters()), weight_decay=recipe.optim.weight_decay),
         dataset=dataset,
         mixture=mixture,
-        gauge=partial(gauge_of, recipe, method.target),
+        throughput_scale=partial(throughput_scale_of, recipe, method.target),
     )
     fit(job, watch)
     return write_model(out, recipe, method.state_dict())

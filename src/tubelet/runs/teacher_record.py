@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tubelet.targets.frozen import Asked
+from tubelet.targets.frozen import FrozenTarget
 from tubelet.targets.unions import Target
 from tubelet.train.distributed.process_group import on_main
 from tubelet.disk.lock import write_text
@@ -20,7 +20,7 @@ from tubelet.disk.layout import TEACHER_FILE
 
 
 @dataclass(frozen=True)
-class Known:
+class TeacherRecord:
     """The file that a teacher came from, the SHA-256 of its weights in whatever file, and the option that names it."""
 
     file: Path
@@ -28,16 +28,16 @@ class Known:
     option: str
 
 
-def known_target(target: Target, watch: Watch) -> Known | None:
+def known_target(target: Target, watch: Watch) -> TeacherRecord | None:
     """The network that a target asks, None where it asks none; the user is told of it. All ranks call this."""
-    if not isinstance(target, Asked):
+    if not isinstance(target, FrozenTarget):
         return None
     for note in target.notes:
         watch.say(note)
-    return Known(target.file, on_main(lambda: digest(target.network.state_dict())), "target.teacher")
+    return TeacherRecord(target.file, on_main(lambda: digest(target.network.state_dict())), "target.teacher")
 
 
-def check_teacher(out: Path, taught: Known | None) -> None:
+def check_teacher(out: Path, taught: TeacherRecord | None) -> None:
     """ValueError where the run at `out` was begun with a teacher of other weights. Where they lie does not matter."""
     path = out / TEACHER_FILE
     if taught is None or not path.is_file():
@@ -53,7 +53,7 @@ def check_teacher(out: Path, taught: Known | None) -> None:
         )
 
 
-def write_teacher(out: Path, taught: Known | None) -> None:
+def write_teacher(out: Path, taught: TeacherRecord | None) -> None:
     """Write down in the run folder which teacher it has."""
     if taught is None:
         return

@@ -16,7 +16,7 @@ class OwnTarget(Spec):
         """Numbers per token."""
         raise NotImplementedError
 
-    def passing_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
+    def peak_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
         """Most bytes that `rows` holds at once for so many clips with so many wanted tokens in all, result included."""
         del clip, clips, on_cpu
         return 8 * rows * self.width(cube)  # pixels, and what their mean was taken from or the result

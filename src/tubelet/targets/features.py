@@ -36,7 +36,7 @@ class Features(FrozenSpec):
         "grid, a video teacher sees what it was trained with",
     )
 
-    def picked(self, answer: Float[Tensor, "B N D"], wanted: Int[Tensor, "B K"]) -> Float[Tensor, "B K D"]:
+    def select(self, answer: Float[Tensor, "B N D"], wanted: Int[Tensor, "B K"]) -> Float[Tensor, "B K D"]:
         """Normalised features of the wanted tokens from those of all, float32."""
         features = of_tokens(answer, wanted).float()
         if self.normalise == "l2":

@@ -1,6 +1,6 @@
 """Targets that a frozen network gives: what a recipe says of them, and the network that is asked.
 
-A recipe names the network (`FrozenSpec`); whoever reads files makes an `Asked` of it, which methods take.
+A recipe names the network (`FrozenSpec`); whoever reads files makes an `FrozenTarget` of it, which methods take.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class FrozenSpec(Spec):
     kind: str
     teacher: str | None = Field(default=None, description="network that gives the targets: a run, a file, a folder")
 
-    def picked(self, answer: Num[Tensor, "B ..."], wanted: Int[Tensor, "B K"]) -> Num[Tensor, "B K ..."]:
+    def select(self, answer: Num[Tensor, "B ..."], wanted: Int[Tensor, "B K"]) -> Num[Tensor, "B K ..."]:
         """Targets of the wanted tokens from what the network says of a batch."""
         raise NotImplementedError
 
@@ -42,7 +42,7 @@ class FrozenSpec(Spec):
         """ValueError: only its network knows."""
         self._unread(video, wanted, cube)
 
-    def passing_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
+    def peak_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
         """ValueError: only its network knows."""
         self._unread(clip, cube, rows, clips, on_cpu)
 
@@ -51,10 +51,10 @@ class FrozenSpec(Spec):
         raise ValueError(f"target {self.kind}: its network was not read (tubelet.weights.teachers reads it)")
 
 
-class Asked(Frozen):
+class FrozenTarget(Frozen):
     """A target that can be asked for: a spec, and the network it names.
 
-    `network` is a module from a video (uint8, or float in 0..255) to what `spec.picked` takes; `file` is where it came
+    `network` is a module from a video (uint8, or float in 0..255) to what `spec.select` takes; `file` is where it came
     from, and `notes` are lines for the user.
     """
 
@@ -84,9 +84,9 @@ class Asked(Frozen):
         The network computes in the precision of the run, but for tokenizers, which compute in float32.
         """
         del cube
-        return self.spec.picked(self.ask(video), wanted)
+        return self.spec.select(self.ask(video), wanted)
 
-    def passing_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
+    def peak_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
         """Of the wanted rows and their normalised form; what the network itself needs is not known before it runs."""
         del clip, cube, clips, on_cpu
         return 8 * rows * self._width
@@ -98,7 +98,7 @@ class Asked(Frozen):
         return self.spec.loss(prediction, target, weight)
 
 
-class Away(nn.Module):
+class MissingTeacher(nn.Module):
     """Stands for the network of a model that is used and not trained: it need not be there any more."""
 
     def forward(self, video: Num[Tensor, "B C T H W"]) -> Tensor:
@@ -107,9 +107,9 @@ class Away(nn.Module):
         raise ValueError("the network that gave this model its targets was not read: there are no targets without it")
 
 
-def without_network(spec: FrozenSpec, *, width: int, file: Path) -> Asked:
+def without_network(spec: FrozenSpec, *, width: int, file: Path) -> FrozenTarget:
     """The target of a trained model: as wide as its weights say, and without rows."""
-    return Asked(spec, Away(), width=width, file=file)
+    return FrozenTarget(spec, MissingTeacher(), width=width, file=file)
 
 
 def of_tokens(answer: Num[Tensor, "B N *D"], wanted: Int[Tensor, "B K"]) -> Num[Tensor, "B K *D"]:

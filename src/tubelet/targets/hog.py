@@ -110,7 +110,7 @@ class Hog(OwnTarget):
             return range(frames)
         return range(cube.frames // 2 if self.frames == "centre" else 0, frames, cube.frames)
 
-    def passing_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
+    def peak_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
         """Most bytes that `rows` holds at once for so many clips with so many wanted tokens in all, result included.
 
         That is while gradients are taken, or while cells vote, or where histograms are put in rows.

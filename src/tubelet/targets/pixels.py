@@ -121,7 +121,7 @@ class FramePixels(OwnTarget):
             variance, mean = torch.var_mean(rows, dim=2, keepdim=True)
             return (rows - mean) / (variance + FRAME_EPS).sqrt()
 
-    def passing_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
+    def peak_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
         """As of any target; with the pixels, the same by row, less their mean, and the result."""
         del clip, clips, on_cpu
         return 16 * rows * self.width(cube)

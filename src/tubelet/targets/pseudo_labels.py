@@ -22,7 +22,7 @@ class PseudoLabels(FrozenSpec):
     kind: Literal["pseudo_labels"] = "pseudo_labels"
     temperature: float = Field(default=1.0, gt=0, description="the classifier's logits are divided by it")
 
-    def picked(self, answer: Float[Tensor, "B classes"], wanted: Int[Tensor, "B K"]) -> Float[Tensor, "B K classes"]:
+    def select(self, answer: Float[Tensor, "B classes"], wanted: Int[Tensor, "B K"]) -> Float[Tensor, "B K classes"]:
         """The same probabilities for each wanted token, from logits; float32, a view."""
         share = (answer.float() / self.temperature).softmax(1)
         return share.unsqueeze(1).expand(-1, wanted.shape[1], -1)

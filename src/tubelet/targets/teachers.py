@@ -73,7 +73,7 @@ class FrameIds(nn.Module):
         return rearrange(ids, "(B t) h w -> B (t h w)", B=len(video))
 
 
-class Blank(nn.Module):
+class StubTeacher(nn.Module):
     """Says the same of every clip: what a plan, which reads no weights, takes for a network."""
 
     def __init__(self, answer: Tensor) -> None:

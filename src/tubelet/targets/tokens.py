@@ -20,7 +20,7 @@ class Tokens(FrozenSpec):
 
     kind: Literal["tokens"] = "tokens"
 
-    def picked(self, answer: Int[Tensor, "B N"], wanted: Int[Tensor, "B K"]) -> Int[Tensor, "B K"]:
+    def select(self, answer: Int[Tensor, "B N"], wanted: Int[Tensor, "B K"]) -> Int[Tensor, "B K"]:
         """Ids of the wanted tokens from those of all."""
         return of_tokens(answer, wanted)
 

@@ -26,7 +26,7 @@ TargetSpec = Annotated[
 
 @runtime_checkable
 class Target(Protocol):
-    """What a masked model predicts, ready to be asked: a spec itself, or an `Asked`."""
+    """What a masked model predicts, ready to be asked: a spec itself, or an `FrozenTarget`."""
 
     @property
     def kind(self) -> str:
@@ -38,7 +38,7 @@ class Target(Protocol):
     def rows(self, video: Num[Tensor, "B C T H W"], wanted: Int[Tensor, "B K"], cube: Cube) -> Num[Tensor, "B K ..."]:
         """Targets of the wanted tokens; no gradient. `video` is uint8 or float in 0..255."""
 
-    def passing_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
+    def peak_bytes(self, clip: ClipShape, cube: Cube, *, rows: int, clips: int, on_cpu: bool) -> int:
         """Most bytes that `rows` holds at once for so many clips with so many wanted tokens in all, result included."""
 
     def loss(

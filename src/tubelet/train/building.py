@@ -52,7 +52,7 @@ def shell_of(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, dict(shells))
 
 
-def emptied(module: nn.Module) -> dict[str, Tensor]:
+def to_meta(module: nn.Module) -> dict[str, Tensor]:
     """Make a module a shell, in place; gives the tensors of its state that it had: none of a shell."""
     had = {name: value for name, value in module.state_dict().items() if not value.is_meta}
     for part in module.modules():

@@ -13,18 +13,18 @@ from torch import nn
 from tubelet.models.encoders import BLOCKS
 from tubelet.nn.block import Block
 from tubelet.nn.constants import restore_constants
-from tubelet.train.building import emptied, has_weights
+from tubelet.train.building import has_weights, to_meta
 from tubelet.train.checkpoint import folder as checkpoint
 from tubelet.train.checkpoint.folder import Checkpoint
 from tubelet.train.distributed.device import compile_blocks
 from tubelet.train.distributed.process_group import is_main, place
-from tubelet.train.distributed.shard import deal, own_rows
+from tubelet.train.distributed.shard import local_rows, scatter
 from tubelet.train.job import Job
 from tubelet.train.optim import Optimizer
 from tubelet.types import Batch, Output
 
 
-class SpreadReplica:
+class FSDPReplica:
     """Each rank holds some rows of every weight, its gradient, its optimiser state and its average (`fully_shard`).
 
     `job.method` and `job.ema.average` become so in place. Each block is gathered by itself when it is needed, and so
@@ -35,7 +35,7 @@ class SpreadReplica:
         self._job, self._method = job, job.method
         self._average = None if job.ema is None else job.ema.average
         self.scale, self.form = float(place().world), "fsdp"
-        self._first = emptied(job.method) if is_main() and has_weights(job.method) else {}
+        self._first = to_meta(job.method) if is_main() and has_weights(job.method) else {}
         compile_blocks(job.method, job.recipe.run, device)
         root = _root_of(job.method)
         shells = [one for one in (self._method, self._average) if one is not None]
@@ -46,23 +46,23 @@ class SpreadReplica:
         self._method.train()
         return cast(Output, self._method(batch))
 
-    def waits(self, last: bool) -> AbstractContextManager[None]:  # noqa: ARG002  rows are summed with each piece
+    def no_sync(self, last: bool) -> AbstractContextManager[None]:  # noqa: ARG002  rows are summed with each piece
         return nullcontext()
 
     @torch.no_grad()
     def begin(self) -> None:
         assert self._first or not is_main(), "neither first weights nor a checkpoint"
-        deal(self._first, self._method.state_dict())
+        scatter(self._first, self._method.state_dict())
         if self._average is not None:
             for kept, value in zip(self._average.parameters(), self._method.parameters(), strict=True):
-                own_rows(kept).copy_(own_rows(value))
+                local_rows(kept).copy_(local_rows(value))
             self._copy_buffers(self._average)
 
     @torch.no_grad()
-    def follow(self) -> None:
+    def update_ema(self) -> None:
         if self._average is not None and self._job.ema is not None:
-            average = [own_rows(value) for value in self._average.parameters()]
-            latest = [own_rows(value.detach()) for value in self._method.parameters()]
+            average = [local_rows(value) for value in self._average.parameters()]
+            latest = [local_rows(value.detach()) for value in self._method.parameters()]
             torch._foreach_lerp_(average, latest, 1 - self._job.ema.decay)
             self._copy_buffers(self._average)
 
@@ -90,7 +90,7 @@ class SpreadReplica:
         self.optimizer.load_state(tensors[1])
 
     @contextmanager
-    def settled(self) -> Iterator[None]:
+    def resharded(self) -> Iterator[None]:
         try:
             yield
         finally:  # a pass without backward leaves the weights outside blocks whole
@@ -117,7 +117,7 @@ def _spread(module: nn.Module, root: str, device: torch.device) -> Any:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    emptied(module)
+    to_meta(module)
     mesh = init_device_mesh(device.type, (place().world,))
     for block in [one for one in module.modules() if isinstance(one, BLOCKS)]:
         fully_shard(block, mesh=mesh)

@@ -12,7 +12,7 @@ from tubelet.data.mixture import Mixture
 from tubelet.data.workers.loader import TrainingSet
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.train.optim import Ema, ParameterGroup
-from tubelet.train.records.throughput import Gauge
+from tubelet.train.records.throughput import ThroughputScale
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Job:
     Where ranks share the weights, all but rank 0 may give a method without numbers (`tubelet.train.building`); rank 0
     too where a checkpoint follows. `groups` are its parameters to train. `after_epoch` is called with the number of the
     epoch that ended, from 0, and gives metrics for the log; `ema` averages the weights of `method`. `mixture` says
-    which videos of a `dataset` of several sources an epoch takes. `gauge` tells what
+    which videos of a `dataset` of several sources an epoch takes. `throughput_scale` tells what
     clips are worth; only rank 0 asks.
     """
 
@@ -34,4 +34,4 @@ class Job:
     after_epoch: Callable[[int], Mapping[str, float]] | None = None
     ema: Ema | None = None
     mixture: Mixture | None = None
-    gauge: Callable[[], Gauge] = Gauge
+    throughput_scale: Callable[[], ThroughputScale] = ThroughputScale

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import torch
 
-from tubelet.data.dataset import Loaded
+from tubelet.data.dataset import HostBatch
 from tubelet.train.job import Job
 from tubelet.train.records.log import LOG, RunLog, read_log
-from tubelet.train.records.metric_buffer import Taken, Tally
+from tubelet.train.records.metric_buffer import MetricBuffer, StepRecord
 from tubelet.train.records.skips import Skips
-from tubelet.train.records.throughput import Pace
+from tubelet.train.records.throughput import Throughput
 from tubelet.train.records.watch import StepReport, Watch
 
 _SHOWN_SKIPS: Final = 5
@@ -30,11 +30,11 @@ class Journal:
         count = len(videos) if mixture is None else sum(share.videos for share in mixture.shares)
         share = job.recipe.data.max_skipped
         self._skips = Skips(job.out, step=step, count=count, max_skipped=share, mixture=mixture)
-        self._tally = Tally(job.out, name_of=lambda index: str(videos[index].where))
-        self._pace = Pace(job.gauge())
+        self._metrics = MetricBuffer(job.out, name_of=lambda index: str(videos[index].where))
+        self._throughput = Throughput(job.throughput_scale())
         self._log = RunLog(job.out, step=step)
 
-    def note_skipped(self, loaded: Loaded, step: int) -> None:
+    def note_skipped(self, loaded: HostBatch, step: int) -> None:
         """Write down files of the step that could not be read; ValueError where they are too many by now."""
         new = self._skips.note(loaded.skipped, step)
         for one in new[:_SHOWN_SKIPS]:
@@ -44,23 +44,23 @@ class Journal:
         if len(new) > _SHOWN_SKIPS:
             self._watch.say(f"skipped {len(new) - _SHOWN_SKIPS} more, see {self._skips.path}")
 
-    def add(self, taken: Taken, *, clips: int) -> None:
+    def add(self, taken: StepRecord, *, clips: int) -> None:
         """A step with an update."""
-        self._tally.add(taken)
-        self._pace.count(clips)
+        self._metrics.add(taken)
+        self._throughput.count(clips)
 
     def add_skipped(self, *, step: int, epoch: int, learning_rate: float, files: int) -> None:
         """A step without one: none of its files could be read."""
-        self._tally.add_skipped(step=step, epoch=epoch, learning_rate=learning_rate, files=files)
-        self._pace.count(0)
+        self._metrics.add_skipped(step=step, epoch=epoch, learning_rate=learning_rate, files=files)
+        self._throughput.count(0)
 
     def begin(self) -> None:
         """The clock starts: what came before was no training."""
-        self._pace.begin()
+        self._throughput.begin()
 
     def read(self, *, waited_seconds: float) -> None:
         """Look at the device, write the records since the last look, tell who looks on; ValueError if not finite."""
-        records = self._tally.read()
+        records = self._metrics.read()
         for record in records:
             self._log.write_step(record)
         self._log.flush()
@@ -69,7 +69,7 @@ class Journal:
 
     def _report(self, latest: Mapping[str, Any], waited_seconds: float) -> None:
         step = latest["step"]
-        speed = self._pace.look(steps_left=self._total - step, waited_seconds=waited_seconds)
+        speed = self._throughput.look(steps_left=self._total - step, waited_seconds=waited_seconds)
         self._log.draw_speed(step, speed)
         self._watch.step(
             StepReport(
@@ -95,7 +95,7 @@ class Journal:
         self._log.write_evaluation(step, epoch, metrics)
         values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self._watch.say(f"epoch {epoch + 1}: {values}")
-        self._pace.begin()
+        self._throughput.begin()
 
     def sync(self) -> None:
         """Be sure of the log before a checkpoint claims its step."""
@@ -106,23 +106,23 @@ class Journal:
         self._log.close()
 
 
-def video_index(loaded: Loaded) -> torch.Tensor:
+def video_index(loaded: HostBatch) -> torch.Tensor:
     """Indices of the videos of a batch, on the host, all streams after one another."""
     assert loaded.batch is not None
     return torch.cat([clips.index for clips in loaded.batch.clips.values()])
 
 
-class Bystander:
+class SilentJournal:
     """Writes nothing. It measures after the same epochs as rank 0, for they share the videos."""
 
     def __init__(self, out: Path, *, step: int) -> None:
         records = [record for record in read_log(out / LOG) if record["step"] <= step]
         self._evaluated = {record["epoch"] for record in records if "evaluation" in record}
 
-    def note_skipped(self, loaded: Loaded, step: int) -> None:
+    def note_skipped(self, loaded: HostBatch, step: int) -> None:
         """Nothing: rank 0 counts those of all ranks."""
 
-    def add(self, taken: Taken, *, clips: int) -> None:
+    def add(self, taken: StepRecord, *, clips: int) -> None:
         """Nothing."""
 
     def add_skipped(self, *, step: int, epoch: int, learning_rate: float, files: int) -> None:

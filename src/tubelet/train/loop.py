@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tubelet.data.order import StepSampler, steps_per_epoch
-from tubelet.data.workers.loader import Feed, worker_deaths
+from tubelet.data.workers.loader import Loader, worker_deaths
 from tubelet.disk.lock import only_run_in
 from tubelet.recipe import write_recipe
 from tubelet.rng import step_rng
@@ -22,10 +22,10 @@ from tubelet.train.distributed.device import autocast, pick_device, pick_precisi
 from tubelet.train.distributed.process_group import is_main, joined, place, sum_over_ranks
 from tubelet.train.distributed.signals import Interrupted, StopRequest, stop_request
 from tubelet.train.job import Job
-from tubelet.train.journal import Bystander, Journal
-from tubelet.train.micro_batch import Piece, Sharing, parts
-from tubelet.train.records.metric_buffer import Taken
-from tubelet.train.records.watch import RunFacts, Silent, Watch
+from tubelet.train.journal import Journal, SilentJournal
+from tubelet.train.micro_batch import MicroBatch, StepPlan, parts
+from tubelet.train.records.metric_buffer import StepRecord
+from tubelet.train.records.watch import RunFacts, SilentWatch, Watch
 from tubelet.train.replica import replica_of
 from tubelet.train.schedule import learning_rates
 from tubelet.types import Batch
@@ -46,7 +46,7 @@ def fit(job: Job, watch: Watch) -> Path:
         prepare(job.out, fresh=False)
         alone = only_run_in(job.out) if is_main() else nullcontext()
         with alone, checkpoint.plain_disk_errors(job.out), worker_deaths(), stop_request() as stop:
-            return _Loop(job, watch if is_main() else Silent(), stop).run()
+            return _Loop(job, watch if is_main() else SilentWatch(), stop).run()
 
 
 class _Loop:
@@ -69,7 +69,7 @@ class _Loop:
         self.step = self.saved_step = self._resume()
         self.sampler = self._sampler()
         count = cast(Callable[[Batch], float], job.method.count)
-        self.sharing = Sharing(self.sampler, count, pieces=recipe.run.accumulate, device=self.device)
+        self.step_plan = StepPlan(self.sampler, count, pieces=recipe.run.accumulate, device=self.device)
         self.stops: int | None = None  # the signal to stop after this step, known to all ranks
 
     def run(self) -> Path:
@@ -87,15 +87,15 @@ class _Loop:
             self.journal.close()
         return checkpoint.folder_of(self.job.out, self.step)
 
-    def _open_journal(self) -> Journal | Bystander:
+    def _open_journal(self) -> Journal | SilentJournal:
         if is_main():
             return Journal(self.job, self.watch, step=self.step, total=len(self.rates))
-        return Bystander(self.job.out, step=self.step)
+        return SilentJournal(self.job.out, step=self.step)
 
     def _take_all(self) -> None:
         self.watch.start(self._facts())
         data = self.recipe.data
-        feed = Feed(
+        loader = Loader(
             self.job.dataset,
             self.sampler,
             workers=data.workers,
@@ -105,10 +105,10 @@ class _Loop:
         try:
             self.journal.begin()
             while self.step < len(self.rates):
-                self._take(feed)
-                self._after_step(feed)
+                self._take(loader)
+                self._after_step(loader)
         finally:
-            feed.close()
+            loader.close()
             self.watch.finish()
 
     def _resume(self) -> int:
@@ -147,31 +147,33 @@ class _Loop:
             world=here.world,
         )
 
-    def _take(self, feed: Feed) -> None:
+    def _take(self, loader: Loader) -> None:
         """One optimiser step, or none where no file of the batch could be read."""
-        fed = feed.take()
+        device_batch = loader.take()
         rate, epoch = float(self.rates[self.step]), self.step // self.steps_per_epoch
-        agreed = self.sharing.agree(fed.host, self.step, stop=self.stop.signal)
-        self.step, self.stops = agreed.step, agreed.stop
-        self.journal.note_skipped(replace(fed.host, skipped=agreed.skipped), self.step)
-        if agreed.clips == 0:
-            files = len(agreed.skipped)
+        agreement = self.step_plan.agree(device_batch.host, self.step, stop=self.stop.signal)
+        self.step, self.stops = agreement.step, agreement.stop
+        self.journal.note_skipped(replace(device_batch.host, skipped=agreement.skipped), self.step)
+        if agreement.clips == 0:
+            files = len(agreement.skipped)
             self.journal.add_skipped(step=self.step, epoch=epoch, learning_rate=rate, files=files)
             return
-        loss, metrics = self._backward(self.sharing.cut(fed, agreed))
+        loss, metrics = self._backward(self.step_plan.split(device_batch, agreement))
         norm = self.replica.optimizer.clip_gradients(self.recipe.optim.clip_grad)
         self.replica.optimizer.step(rate)
-        self.replica.follow()
-        self.journal.add(Taken(self.step, epoch, rate, loss, norm, metrics, agreed.index), clips=agreed.clips)
+        self.replica.update_ema()
+        self.journal.add(
+            StepRecord(self.step, epoch, rate, loss, norm, metrics, agreement.index), clips=agreement.clips
+        )
         if self.device.type == "cuda" and self.stop.signal is None:
-            feed.fetch_ahead()  # while the GPU works on this step
+            loader.fetch_ahead()  # while the GPU works on this step
 
-    def _backward(self, pieces: list[Piece]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _backward(self, pieces: list[MicroBatch]) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradients of the mean over the whole batch, piece by piece: each piece weighs as much as it counts."""
         sums: dict[str, Tensor] = {}
         with step_rng(self.recipe.seed, self.step), plain_compile_errors(self.recipe.run, self.device):
             for number, piece in enumerate(pieces, start=1):
-                with piece.draws(self.recipe.seed, self.step), self.replica.waits(number == len(pieces)):
+                with piece.draws(self.recipe.seed, self.step), self.replica.no_sync(number == len(pieces)):
                     with autocast(self.device, self.precision):
                         output = self.replica(piece.batch)
                     (output.loss * (piece.share * self.replica.scale)).backward()
@@ -182,17 +184,17 @@ class _Loop:
             sums = dict(zip(sums, sum_over_ranks(torch.stack(list(sums.values()))).unbind(), strict=True))
         return sums.pop("loss"), sums
 
-    def _after_step(self, feed: Feed) -> None:
+    def _after_step(self, loader: Loader) -> None:
         """Records, evaluation, checkpoint and stop, where they are due."""
         run = self.recipe.run
         saves = self.step == len(self.rates) or self.step % run.save_every == 0
         if saves or self.step % self.steps_per_epoch == 0 or self.step % run.log_every == 0:
-            self.journal.read(waited_seconds=feed.waited_seconds)
+            self.journal.read(waited_seconds=loader.waited_seconds)
         if self._stops() is None:
             self._evaluate()
         stops = self._stops()
         if saves or stops is not None:
-            self.journal.read(waited_seconds=feed.waited_seconds)  # nothing is saved before its loss was looked at
+            self.journal.read(waited_seconds=loader.waited_seconds)  # nothing is saved before its loss was looked at
             self._save()
         if stops is not None:
             raise Interrupted(stops, step=self.step)
@@ -205,7 +207,7 @@ class _Loop:
         """Call `after_epoch` at the end of an epoch; after a resume too, if the stop came before it."""
         epochs, rest = divmod(self.step, self.steps_per_epoch)
         if self.job.after_epoch is not None and rest == 0 and epochs > 0:
-            with self.replica.settled():
+            with self.replica.resharded():
                 self.journal.evaluate(self.step, epochs - 1, self.job.after_epoch)
 
     def _save(self) -> None:

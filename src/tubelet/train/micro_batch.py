@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from tubelet.data.dataset import Loaded, Skipped
+from tubelet.data.dataset import HostBatch, Skipped
 from tubelet.data.order import StepSampler
-from tubelet.data.workers.loader import Fed
+from tubelet.data.workers.loader import DeviceBatch
 from tubelet.rng import rows_of, step_rng
 from tubelet.train.distributed.process_group import gather, gather_texts, place, share_batch
 from tubelet.train.journal import video_index
@@ -28,11 +28,11 @@ from tubelet.types import Batch
 
 
 @dataclass(frozen=True)
-class Agreed:
+class StepAgreement:
     """What all ranks know of the step that will be number `step`.
 
     `clips` and `count` are sums over the ranks; `skipped` and `index` name the bad and the good videos of all.
-    `stop` is the signal to stop after this step. Every rank runs `pieces` pieces; one that has too few adds `filler`,
+    `stop` is the signal to stop after this step. Every rank runs `pieces` pieces; one that has too few adds `dummy`,
     a clip that weighs nothing. `rows` are the places of this rank's clips in the batch, None for one process.
     """
 
@@ -43,12 +43,12 @@ class Agreed:
     skipped: tuple[Skipped, ...]
     index: Int64[Tensor, " I"]
     stop: int | None
-    filler: Batch | None = None
+    dummy: Batch | None = None
     rows: Int64[Tensor, " R"] | None = None
 
 
 @dataclass(frozen=True)
-class Piece:
+class MicroBatch:
     """A part of the batch on the device. `share` is what its loss weighs; `rows` are its places among all `clips`."""
 
     batch: Batch
@@ -66,7 +66,7 @@ class Piece:
             yield
 
 
-class Sharing:
+class StepPlan:
     """Shares out the steps of `sampler`. `count` says how much a batch weighs; each rank cuts its own in `pieces`."""
 
     def __init__(
@@ -74,17 +74,17 @@ class Sharing:
     ) -> None:
         self._sampler, self._count, self._pieces, self._device = sampler, count, pieces, device
 
-    def agree(self, host: Loaded, step: int, *, stop: int | None) -> Agreed:
+    def agree(self, host: HostBatch, step: int, *, stop: int | None) -> StepAgreement:
         """What all ranks have for the step after `step` steps. `stop` is a signal that this process got."""
         clips = 0 if host.batch is None else host.batch.size
         if place().world == 1:
             index = torch.empty(0, dtype=torch.int64) if host.batch is None else video_index(host)
-            return Agreed(step + 1, clips, 0.0, min(self._pieces, clips), host.skipped, index, stop)
+            return StepAgreement(step + 1, clips, 0.0, min(self._pieces, clips), host.skipped, index, stop)
         count = 0.0 if host.batch is None else self._count(host.batch)
         rows = gather([clips, count, stop or 0, len(host.skipped)])
         by_rank = [int(row[0]) for row in rows]
         skipped = _all_skipped(host.skipped) if any(row[3] for row in rows) else ()
-        return Agreed(
+        return StepAgreement(
             step=step + 1,
             clips=sum(by_rank),
             count=sum(row[1] for row in rows),
@@ -92,29 +92,32 @@ class Sharing:
             skipped=skipped,
             index=self._index(step, skipped),
             stop=int(max(row[2] for row in rows)) or None,
-            filler=_filler(host.batch, by_rank),
+            dummy=_dummy(host.batch, by_rank),
             rows=self._rows(by_rank, is_full=not skipped),
         )
 
-    def cut(self, fed: Fed, agreed: Agreed) -> list[Piece]:
+    def split(self, device_batch: DeviceBatch, agreement: StepAgreement) -> list[MicroBatch]:
         """The pieces of this rank; ValueError where nothing in the whole batch counts."""
-        host, bounds = fed.host.batch, slices(0 if fed.batch is None else fed.batch.size, self._pieces)
+        host, bounds = (
+            device_batch.host.batch,
+            slices(0 if device_batch.batch is None else device_batch.batch.size, self._pieces),
+        )
         counts = [] if host is None else [self._count(host.part(rows)) for rows in bounds]
-        total = sum(counts) if agreed.rows is None else agreed.count
+        total = sum(counts) if agreement.rows is None else agreement.count
         if total <= 0:
             raise ValueError(
-                f"step {agreed.step}: nothing in the batch enters the loss; mask or decode leave no token to score"
+                f"step {agreement.step}: nothing in the batch enters the loss; mask or decode leave no token to score"
             )
         pieces = []
         for rows, count in zip(bounds, counts, strict=True):
-            assert fed.batch is not None
-            places = None if agreed.rows is None else agreed.rows[rows].to(self._device)
-            pieces.append(Piece(fed.batch.part(rows), count / total, places, agreed.clips))
-        if len(pieces) < agreed.pieces:
-            assert agreed.filler is not None
-            first = torch.zeros(agreed.filler.size, dtype=torch.int64, device=self._device)
-            empty = Piece(agreed.filler.to(self._device), 0.0, first, agreed.clips)
-            pieces += [empty] * (agreed.pieces - len(pieces))
+            assert device_batch.batch is not None
+            places = None if agreement.rows is None else agreement.rows[rows].to(self._device)
+            pieces.append(MicroBatch(device_batch.batch.part(rows), count / total, places, agreement.clips))
+        if len(pieces) < agreement.pieces:
+            assert agreement.dummy is not None
+            first = torch.zeros(agreement.dummy.size, dtype=torch.int64, device=self._device)
+            empty = MicroBatch(agreement.dummy.to(self._device), 0.0, first, agreement.clips)
+            pieces += [empty] * (agreement.pieces - len(pieces))
         return pieces
 
     def _index(self, step: int, skipped: Sequence[Skipped]) -> Int64[Tensor, " I"]:
@@ -145,7 +148,7 @@ def parts(batch: Batch, pieces: int) -> list[Batch]:
     return [batch.part(rows) for rows in slices(batch.size, pieces)]
 
 
-def _filler(batch: Batch | None, by_rank: Sequence[int]) -> Batch | None:
+def _dummy(batch: Batch | None, by_rank: Sequence[int]) -> Batch | None:
     """A clip of this rank, or of another where it has none; None where nobody has one."""
     givers = [rank for rank, clips in enumerate(by_rank) if clips]
     mine = None if batch is None else batch.part(slice(0, 1))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.recipe import Optim
-from tubelet.train.distributed.shard import spread_like, whole
+from tubelet.train.distributed.shard import full_tensor, shard_like
 
 NEVER_DECAYED: Final = frozenset({"pos_embed", "cls_token", "mask_token", "decoder.mask_token"})
 BOTTOM: Final = ("patch_embed", "pos_embed", "cls_token", "class_token", "mask_token")
@@ -113,7 +113,7 @@ class Optimizer:
     def clip_gradients(self, limit: float | None) -> Tensor:
         """Global L2 norm of the gradients, on their device and before they are scaled down to `limit`."""
         gradients = [value.grad for value in self.named.values() if value.grad is not None]
-        norm = whole(torch.nn.utils.get_total_norm(gradients))
+        norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(self.named.values(), limit, norm)
         return norm
@@ -133,7 +133,7 @@ class Optimizer:
         for entry, value in state.items():
             key, name = entry.split("/", 1)
             parameter = self.named[name]
-            self._adamw.state[parameter][key] = spread_like(value, parameter).to(parameter.device, copy=True)
+            self._adamw.state[parameter][key] = shard_like(value, parameter).to(parameter.device, copy=True)
 
 
 class Ema:

@@ -16,7 +16,7 @@ from tubelet.train.checkpoint import folder as checkpoint
 from tubelet.train.checkpoint.folder import Checkpoint
 from tubelet.train.distributed.device import compile_blocks
 from tubelet.train.distributed.process_group import barrier, is_main, place
-from tubelet.train.fsdp_replica import SpreadReplica
+from tubelet.train.fsdp_replica import FSDPReplica
 from tubelet.train.job import Job
 from tubelet.train.optim import Optimizer
 from tubelet.types import Batch, Output
@@ -33,10 +33,10 @@ class Replica(Protocol):
     def __call__(self, batch: Batch) -> Output:
         """The method's output for a piece, ready for backward."""
 
-    def waits(self, last: bool) -> AbstractContextManager[None]:
+    def no_sync(self, last: bool) -> AbstractContextManager[None]:
         """Around forward and backward of a piece: gradients are summed over ranks with the `last` one."""
 
-    def follow(self) -> None:
+    def update_ema(self) -> None:
         """After an update: the average takes in the weights."""
 
     def save(self, step: int, facts: Mapping[str, Any], *, keep: int) -> None:
@@ -48,18 +48,18 @@ class Replica(Protocol):
     def begin(self) -> None:
         """Take the first weights: called, by all ranks, where no checkpoint is loaded."""
 
-    def settled(self) -> AbstractContextManager[None]:
+    def resharded(self) -> AbstractContextManager[None]:
         """Inside, `job.method` and `job.ema.average`, and their only part, may be called; all ranks equally often."""
 
 
 def replica_of(job: Job, device: torch.device) -> Replica:
     """The form that `run.parallel` asks for; one process has the model whole."""
     if spreads(job.recipe.run):
-        return SpreadReplica(job, device)
-    return WholeReplica(job, device)
+        return FSDPReplica(job, device)
+    return DDPReplica(job, device)
 
 
-class WholeReplica:
+class DDPReplica:
     """All weights in this process. With others beside it gradients are averaged (DistributedDataParallel)."""
 
     def __init__(self, job: Job, device: torch.device) -> None:
@@ -78,12 +78,12 @@ class WholeReplica:
         self._job.method.train()
         return cast(Output, self._called(batch))
 
-    def waits(self, last: bool) -> AbstractContextManager[None]:
+    def no_sync(self, last: bool) -> AbstractContextManager[None]:
         if last or not isinstance(self._called, nn.parallel.DistributedDataParallel):
             return nullcontext()
         return cast(AbstractContextManager[None], self._called.no_sync())
 
-    def follow(self) -> None:
+    def update_ema(self) -> None:
         if self._job.ema is not None:
             self._job.ema.update(self._job.method)
 
@@ -110,7 +110,7 @@ class WholeReplica:
     def begin(self) -> None:
         """They are there."""
 
-    def settled(self) -> AbstractContextManager[None]:
+    def resharded(self) -> AbstractContextManager[None]:
         return nullcontext()
 
 

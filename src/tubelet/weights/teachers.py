@@ -16,9 +16,9 @@ from tubelet.models.encoders import encoder_for
 from tubelet.nn.pixels import resized
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.targets.features import Features
-from tubelet.targets.frozen import Asked, FrozenSpec
+from tubelet.targets.frozen import FrozenSpec, FrozenTarget
 from tubelet.targets.pseudo_labels import PseudoLabels
-from tubelet.targets.teachers import Blank, FrameFeatures, FrameIds, VideoFeatures
+from tubelet.targets.teachers import FrameFeatures, FrameIds, StubTeacher, VideoFeatures
 from tubelet.targets.unions import Target
 from tubelet.types import ClipShape, Grid
 from tubelet.weights.dalle import dvae_spec, dvae_tensors, read_dvae
@@ -55,7 +55,7 @@ def live_target(recipe: PretrainRecipe) -> Target:
         return spec
     with torch.device("cpu"):  # also where the model is a shell
         found = _found(spec, recipe)
-        return Asked(spec, found.build(), width=found.width, file=found.file, notes=found.notes)
+        return FrozenTarget(spec, found.build(), width=found.width, file=found.file, notes=found.notes)
 
 
 def planned_target(recipe: PretrainRecipe, teacher: Imported | None = None) -> Target:
@@ -68,7 +68,7 @@ def planned_target(recipe: PretrainRecipe, teacher: Imported | None = None) -> T
         return spec
     with torch.device("cpu"):
         found = _found(spec, recipe, teacher)
-        return Asked(spec, Blank(found.answer), width=found.width, file=found.file)
+        return FrozenTarget(spec, StubTeacher(found.answer), width=found.width, file=found.file)
 
 
 def _found(spec: FrozenSpec, recipe: PretrainRecipe, teacher: Imported | None = None) -> _Found:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tubelet.data.workers import start_handshake as begin
-from tubelet.data.workers.start_handshake import Begun
+from tubelet.data.workers.start_handshake import StartHandshake
 
 
-def starter(begun: Begun, work: Callable[[int], None]) -> Callable[[], Iterator[int]]:
+def starter(begun: StartHandshake, work: Callable[[int], None]) -> Callable[[], Iterator[int]]:
     """Starts two processes that note that they have begun once `work` has let them, as torch's loader does."""
 
     def start() -> Iterator[int]:
@@ -39,7 +39,7 @@ def end(processes: list[BaseProcess]) -> None:
 
 def test_one_that_hangs_the_first_time_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(begin, "_NAPS", 60)
-    begun, seen = Begun(2), tmp_path / "seen"
+    begun, seen = StartHandshake(2), tmp_path / "seen"
 
     def hang_once(number: int) -> None:
         if number == 1 and not seen.exists():
@@ -56,14 +56,14 @@ def test_one_that_hangs_the_first_time_is_started_again(tmp_path: Path, monkeypa
 
 def test_those_that_never_begin_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(begin, "_NAPS", 10)
-    begun = Begun(2)
+    begun = StartHandshake(2)
     with pytest.raises(ValueError, match=r"do not begin; lower data\.workers"):
         begun.start(starter(begun, lambda _: time.sleep(60)))
     assert not multiprocessing.active_children()
 
 
 def test_one_that_dies_at_once_is_not_waited_for() -> None:
-    begun, started = Begun(2), time.monotonic()
+    begun, started = StartHandshake(2), time.monotonic()
     _, crew = begun.start(starter(begun, lambda number: os._exit(3) if number else None))
     dead = [one.exitcode for one in crew.dead]
     end(crew.processes)
@@ -72,6 +72,6 @@ def test_one_that_dies_at_once_is_not_waited_for() -> None:
 
 
 def test_no_workers_have_begun_at_once() -> None:
-    source, crew = Begun(0).start(lambda: iter([7]))
+    source, crew = StartHandshake(0).start(lambda: iter([7]))
     assert list(source) == [7]
     assert crew.processes == []

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from toy_run import ToySet
 
 from tubelet.data.order import StepSampler
-from tubelet.data.workers.loader import Fed, Feed
+from tubelet.data.workers.loader import DeviceBatch, Loader
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,19 @@ def hang() -> None:
     time.sleep(60)
 
 
-def feed(dataset: Any, *, workers: int = 2, seconds: float | None = None) -> Feed:
+def feed(dataset: Any, *, workers: int = 2, seconds: float | None = None) -> Loader:
     sampler = StepSampler(10, batch_size=3, seed=0, start=1, stop=6)
-    return Feed(dataset, sampler, workers=workers, device=torch.device("cpu"), seconds_per_file=seconds)
+    return Loader(dataset, sampler, workers=workers, device=torch.device("cpu"), seconds_per_file=seconds)
 
 
-def all_steps(source: Feed) -> list[Fed]:
+def all_steps(source: Loader) -> list[DeviceBatch]:
     try:
         return [source.take() for _ in range(5)]
     finally:
         source.close()
 
 
-def same(one: Fed, other: Fed) -> bool:
+def same(one: DeviceBatch, other: DeviceBatch) -> bool:
     assert one.batch is not None
     assert other.batch is not None
     left, right = one.batch.clips["video"], other.batch.clips["video"]

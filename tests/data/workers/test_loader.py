@@ -12,15 +12,15 @@ import torch
 from toy_run import ToySet
 
 from tubelet.data.order import StepSampler
-from tubelet.data.workers.loader import Fed, Feed, worker_deaths
+from tubelet.data.workers.loader import DeviceBatch, Loader, worker_deaths
 
 
-def feed(workers: int, *, start: int = 0, bad: tuple[int, ...] = ()) -> Feed:
+def feed(workers: int, *, start: int = 0, bad: tuple[int, ...] = ()) -> Loader:
     sampler = StepSampler(10, batch_size=3, seed=0, start=start, stop=5)
-    return Feed(ToySet(count=10, bad=bad), sampler, workers=workers, device=torch.device("cpu"))
+    return Loader(ToySet(count=10, bad=bad), sampler, workers=workers, device=torch.device("cpu"))
 
 
-def same(one: Fed, other: Fed) -> bool:
+def same(one: DeviceBatch, other: DeviceBatch) -> bool:
     assert one.batch is not None
     assert other.batch is not None
     left, right = one.batch.clips["video"], other.batch.clips["video"]
@@ -67,7 +67,7 @@ class Slow(ToySet):
 def test_little_is_waited_where_the_steps_take_longer_than_the_reading(workers: int, waits_less: bool) -> None:
     """A worker reads 3 videos in 0.15 s, a step takes 0.3 s."""
     sampler = StepSampler(10, batch_size=3, seed=0, start=0, stop=6)
-    source = Feed(Slow(count=10), sampler, workers=workers, device=torch.device("cpu"))
+    source = Loader(Slow(count=10), sampler, workers=workers, device=torch.device("cpu"))
     waits: list[float] = []
     for _ in range(6):
         before = source.waited_seconds

@@ -20,7 +20,7 @@ from tubelet.inference.probe.attentive import (
     train_attentive,
     write_attentive,
 )
-from tubelet.inference.probe.features import Features, Verdict
+from tubelet.inference.probe.features import Features, ProbeScores
 from tubelet.inference.probe.knn import knn
 from tubelet.inference.probe.linear import STRENGTHS, USUAL, linear
 from tubelet.inference.progress import Quiet
@@ -31,7 +31,7 @@ SHORT = AttentiveTraining(epochs=60, batch_size=16, lr=3e-3)
 KINDS = ["knn", "linear", "attentive"]
 
 
-def verdict(kind: str, train: Features, val: Features, classes: int = 3, seed: int = 0) -> Verdict:
+def verdict(kind: str, train: Features, val: Features, classes: int = 3, seed: int = 0) -> ProbeScores:
     if kind == "knn":
         return knn(train, val, classes=classes, k=5)
     if kind == "linear":
@@ -39,7 +39,7 @@ def verdict(kind: str, train: Features, val: Features, classes: int = 3, seed: i
     probe, _ = train_attentive(
         train, SPEC, SHORT, classes=classes, seed=seed, device=torch.device("cpu"), progress=Quiet()
     )
-    return Verdict(score_attentive(probe, val))
+    return ProbeScores(score_attentive(probe, val))
 
 
 def part(found: Features, rows: np.ndarray) -> Features:
@@ -47,7 +47,7 @@ def part(found: Features, rows: np.ndarray) -> Features:
     return Features(found.pooled[rows], found.tokens[rows], found.labels[rows], found.index[rows], ())
 
 
-def accuracy(found: Verdict, val: Features) -> float:
+def accuracy(found: ProbeScores, val: Features) -> float:
     return float((found.scores.argmax(1) == val.labels).mean())
 
 
@@ -197,7 +197,7 @@ def test_attention_finds_what_the_mean_hides() -> None:
     probe, _ = train_attentive(
         train, SPEC, AttentiveTraining(epochs=60), classes=2, seed=0, device=torch.device("cpu"), progress=Quiet()
     )
-    assert accuracy(Verdict(score_attentive(probe, val)), val) > 0.95
+    assert accuracy(ProbeScores(score_attentive(probe, val)), val) > 0.95
 
 
 def test_seeds_give_different_attentive_probes() -> None:

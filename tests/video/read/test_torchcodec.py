@@ -19,7 +19,7 @@ from zoo import ZOO, needs_zoo
 
 from tubelet.recipe import Data, reading_of
 from tubelet.runs.pretrain import pretrain
-from tubelet.train.records.watch import Silent
+from tubelet.train.records.watch import SilentWatch
 from tubelet.video.lists.manifest import read_manifest
 from tubelet.video.lists.shards import Sample, write_shards
 from tubelet.video.read import torchcodec as module
@@ -122,7 +122,7 @@ def test_a_missing_decoder_costs_no_work(monkeypatch: pytest.MonkeyPatch, tmp_pa
     write_video(tmp_path / "videos/a.mp4", 3)
     recipe = pretrain_recipe(f"data.videos={tmp_path / 'videos'}", "data.decoder=torchcodec")
     with pytest.raises(ValueError, match="not installed"):
-        pretrain(recipe, tmp_path / "run", Silent(), fresh=True)
+        pretrain(recipe, tmp_path / "run", SilentWatch(), fresh=True)
     assert not (tmp_path / "run").exists()
 
 

@@ -41,7 +41,7 @@ class TrainingSet(Protocol):
         """What `tubelet.data.dataset.collate` takes: a sample, or why there is none."""
 
 
-class Guarded:
+class GuardedDataset:
     """A data set whose videos are read within limits where a worker process reads them.
 
     A worker ends itself when a file takes more than `seconds` by far: a file that is merely slow is given up by its
@@ -120,13 +120,13 @@ class DeathSignals:
 
 
 @dataclass
-class Crew:
+class Workers:
     """The worker processes of one loader."""
 
     processes: list[BaseProcess] = field(default_factory=list)
 
     @classmethod
-    def started_by(cls, start: Callable[[], Any]) -> tuple[Any, Crew]:
+    def started_by(cls, start: Callable[[], Any]) -> tuple[Any, Workers]:
         """What `start` gives, and the processes that it started."""
         before = set(multiprocessing.active_children())
         started = start()

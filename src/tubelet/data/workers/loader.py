@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tubelet.data.dataset import Loaded, collate
+from tubelet.data.dataset import HostBatch, collate
 from tubelet.data.order import StepSampler
-from tubelet.data.workers.guard import DeathSignals, Guarded, TrainingSet
-from tubelet.data.workers.start_handshake import Begun
+from tubelet.data.workers.guard import DeathSignals, GuardedDataset, TrainingSet
+from tubelet.data.workers.start_handshake import StartHandshake
 from tubelet.types import Batch
 
-__all__ = ["Fed", "Feed", "TrainingSet", "ignore_stop_signals", "worker_deaths"]
+__all__ = ["DeviceBatch", "Loader", "TrainingSet", "ignore_stop_signals", "worker_deaths"]
 
 _PREFETCHED_STEPS: Final = 2
 _LOST_WITH_A_WORKER: Final = (RuntimeError, OSError, EOFError)
@@ -31,14 +31,14 @@ _DEATHS_IN_A_ROW: Final = 3
 
 
 @dataclass(frozen=True)
-class Fed:
+class DeviceBatch:
     """What a step gets: `host` as it was loaded, `batch` the same clips on the device, None where no file was good."""
 
-    host: Loaded
+    host: HostBatch
     batch: Batch | None
 
 
-class Feed:
+class Loader:
     """The steps of `sampler`, one `take` each. `waited_seconds` is the time spent waiting for data so far.
 
     With `workers` = 0 the files are read between the steps, in this process. A worker that dies is replaced, and what
@@ -58,25 +58,25 @@ class Feed:
         self.waited_seconds = 0.0
         self._sampler, self._workers, self._device = sampler, workers, device
         self._left = len(sampler)
-        self._begun = Begun(workers)
-        self._guarded = Guarded(dataset, workers=workers, seconds=seconds_per_file)
+        self._begun = StartHandshake(workers)
+        self._guarded = GuardedDataset(dataset, workers=workers, seconds=seconds_per_file)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._ahead: Fed | None = None
+        self._ahead: DeviceBatch | None = None
         self._signals = DeathSignals()
         self._deaths = 0
         self._start()
 
-    def take(self) -> Fed:
+    def take(self) -> DeviceBatch:
         """The next step's data, ready for use on the device."""
         self.fetch_ahead()
-        fed, self._ahead = self._ahead, None
-        assert fed is not None, "more steps taken than the sampler has"
-        if self._stream is not None and fed.batch is not None:
+        device_batch, self._ahead = self._ahead, None
+        assert device_batch is not None, "more steps taken than the sampler has"
+        if self._stream is not None and device_batch.batch is not None:
             current = torch.cuda.current_stream(self._device)
             current.wait_stream(self._stream)
-            for tensor in _tensors(fed.batch):
+            for tensor in _tensors(device_batch.batch):
                 tensor.record_stream(current)
-        return fed
+        return device_batch
 
     def fetch_ahead(self) -> None:
         """Start on the next step's data, if that was not done yet: called while the device is busy with a step."""
@@ -87,7 +87,7 @@ class Feed:
         self.waited_seconds += time.perf_counter() - started
         self._left -= 1
         with torch.cuda.stream(self._stream):  # does nothing where the stream is None
-            self._ahead = Fed(host, None if host.batch is None else host.batch.to(self._device))
+            self._ahead = DeviceBatch(host, None if host.batch is None else host.batch.to(self._device))
 
     def close(self) -> None:
         """Stop the workers, the one that hangs too."""
@@ -100,7 +100,7 @@ class Feed:
         sampler = copy.copy(self._sampler)
         sampler.start = sampler.stop - self._left
 
-        def start() -> Iterator[Loaded]:
+        def start() -> Iterator[HostBatch]:
             return iter(
                 DataLoader(
                     self._guarded,  # type: ignore[arg-type] # torch asks for its base class, keys and a length do
@@ -117,13 +117,13 @@ class Feed:
         self._source, self._crew = self._begun.start(start)
         self._signals.ignore()  # torch may have set a handler by now
 
-    def _next(self) -> Loaded:
+    def _next(self) -> HostBatch:
         """Torch's loader looks every five seconds whether one of its workers died, while it waits."""
         while True:
             if self._crew.dead:
                 self._replace_crew()
             try:
-                loaded: Loaded = next(self._source)
+                loaded: HostBatch = next(self._source)
             except _LOST_WITH_A_WORKER:
                 if not self._crew.has_died():
                     raise
@@ -176,7 +176,7 @@ def _tensors(batch: Batch) -> Iterator[Tensor]:
         yield batch.labels
 
 
-def start_worker(begun: Begun, worker: int) -> None:
+def start_worker(begun: StartHandshake, worker: int) -> None:
     """One thread each; Ctrl-C and SIGTERM reach the whole group, but only the main process decides when to stop."""
     ignore_stop_signals()
     torch.set_num_threads(1)

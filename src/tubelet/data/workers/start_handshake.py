@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import torch
 
-from tubelet.data.workers.guard import Crew
+from tubelet.data.workers.guard import Workers
 
 _NAP_SECONDS: Final = 0.005
 _NAPS: Final = 6000
@@ -23,7 +23,7 @@ _NAPS: Final = 6000
 _TRIES: Final = 5
 
 
-class Begun:
+class StartHandshake:
     """Which of the workers of one loader have begun."""
 
     def __init__(self, workers: int) -> None:
@@ -39,7 +39,7 @@ class Begun:
             if os.getppid() != parent:
                 os._exit(1)
 
-    def start(self, start: Callable[[], Iterator[Any]]) -> tuple[Iterator[Any], Crew]:
+    def start(self, start: Callable[[], Iterator[Any]]) -> tuple[Iterator[Any], Workers]:
         """What `start` gives, and the processes it started; all of them have begun, or died.
 
         ValueError where some do not begin though they were started anew a few times.
@@ -47,14 +47,14 @@ class Begun:
         for _ in range(_TRIES):
             self._flags.zero_()
             self._word.zero_()
-            source, crew = Crew.started_by(start)
+            source, crew = Workers.started_by(start)
             if self._all_begin(crew):
                 self._word.fill_(1)
                 return source, crew
             crew.kill()
         raise ValueError("processes that read videos do not begin; lower data.workers, or set data.workers=0")
 
-    def _all_begin(self, crew: Crew) -> bool:
+    def _all_begin(self, crew: Workers) -> bool:
         for _ in range(_NAPS):
             if crew.dead or bool(self._flags.all()):
                 return True

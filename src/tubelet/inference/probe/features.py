@@ -203,7 +203,7 @@ def _one_line(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ProbeScores:
     """Scores of the classes, each row summing to 1; `facts` go into the record, `notes` are lines for a person."""
 
     scores: Float64[np.ndarray, "V C"]

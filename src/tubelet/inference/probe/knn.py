@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from sklearn.neighbors import NearestNeighbors
 
-from tubelet.inference.probe.features import Features, Verdict
+from tubelet.inference.probe.features import Features, ProbeScores
 
 TEMPERATURE: Final = 0.07
 RETRIEVED: Final = 5
 """How many neighbours the reported precision looks at."""
 
 
-def knn(train: Features, val: Features, *, classes: int, k: int = 20) -> Verdict:
+def knn(train: Features, val: Features, *, classes: int, k: int = 20) -> ProbeScores:
     """Vote of the k nearest training videos by cosine, each with weight exp(cosine / 0.07).
 
     (DINO, arXiv:2104.14294, section 4.1 and appendix; after arXiv:1805.01978.) `k` is capped by the training set.
@@ -30,7 +30,7 @@ def knn(train: Features, val: Features, *, classes: int, k: int = 20) -> Verdict
     distance, place = nearest.fit(_normed(train.pooled)).kneighbors(_normed(val.pooled))
     label = train.labels[place]
     right = label == val.labels[:, None]
-    return Verdict(
+    return ProbeScores(
         _vote(1.0 - distance[:, :k], label[:, :k], classes),
         {
             "k": k,

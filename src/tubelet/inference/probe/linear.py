@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tubelet.inference.probe.features import Features, Verdict
+from tubelet.inference.probe.features import Features, ProbeScores
 from tubelet.inference.progress import Progress
 
 STRENGTHS: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -43,7 +43,7 @@ class _Fits:
         return model
 
 
-def linear(train: Features, val: Features, *, classes: int, seed: int, progress: Progress) -> Verdict:
+def linear(train: Features, val: Features, *, classes: int, seed: int, progress: Progress) -> ProbeScores:
     """Multinomial logistic regression on standardised vectors; C by cross-validation within the training set.
 
     The validation set chooses nothing. The folds are stratified and follow from `seed`, so all is deterministic.
@@ -61,7 +61,7 @@ def linear(train: Features, val: Features, *, classes: int, seed: int, progress:
     scores = np.zeros((len(val.pooled), classes))
     scores[:, model.classes_] = model.predict_proba(val.pooled.astype(np.float64))
     facts = {"c": strength, "folds": folds, "fold_accuracy": None if accuracy is None else float(accuracy.max())}
-    return Verdict(scores, facts, _notes(fits, folds))
+    return ProbeScores(scores, facts, _notes(fits, folds))
 
 
 def _cross_validated(

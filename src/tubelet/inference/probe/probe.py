@@ -24,7 +24,7 @@ from tubelet.inference.probe.attentive import (
     train_attentive,
     write_attentive,
 )
-from tubelet.inference.probe.features import FeaturePlan, Features, Verdict, read_features
+from tubelet.inference.probe.features import FeaturePlan, Features, ProbeScores, read_features
 from tubelet.inference.probe.knn import knn
 from tubelet.inference.probe.linear import linear
 from tubelet.inference.progress import Progress
@@ -52,7 +52,7 @@ class ProbeSettings(Spec):
 
 
 @dataclass(frozen=True)
-class Probed:
+class ProbeResult:
     """What one probe reached on the validation videos, as ratios in 0..1; `top5` is None for five classes or fewer."""
 
     kind: Kind
@@ -68,7 +68,7 @@ class Probed:
 class ProbeReport:
     """All probes on one set. `chance` is what guessing by the training set's class frequencies would reach."""
 
-    results: tuple[Probed, ...]
+    results: tuple[ProbeResult, ...]
     chance: float
     videos: tuple[int, int]
     skipped: tuple[Skipped, ...]
@@ -146,7 +146,7 @@ def _chance(train: Features, val: Features) -> float:
     return float(frequency[val.labels].mean())
 
 
-def _run(kind: Kind, task: _Task, out: Path) -> Probed:
+def _run(kind: Kind, task: _Task, out: Path) -> ProbeResult:
     sets, val = task.sets, task.val
     verdict, attentive = _verdict(kind, task)
     for note in verdict.notes:
@@ -164,7 +164,7 @@ def _run(kind: Kind, task: _Task, out: Path) -> Probed:
     return found
 
 
-def _verdict(kind: Kind, task: _Task) -> tuple[Verdict, AttentiveClassifier | None]:
+def _verdict(kind: Kind, task: _Task) -> tuple[ProbeScores, AttentiveClassifier | None]:
     settings, train, val, classes = task.settings, task.train, task.val, len(task.sets.names)
     if kind == "knn":
         return knn(train, val, classes=classes, k=settings.k), None
@@ -182,12 +182,12 @@ def _verdict(kind: Kind, task: _Task) -> tuple[Verdict, AttentiveClassifier | No
     )
     epochs = settings.training.epochs_for(len(train.labels))
     facts = {"heads": attentive.spec.heads, "epochs": epochs, "training_loss": loss}
-    return Verdict(score_attentive(attentive, val), facts), attentive
+    return ProbeScores(score_attentive(attentive, val), facts), attentive
 
 
-def _measure(kind: Kind, verdict: Verdict, val: Features, classes: int) -> Probed:
+def _measure(kind: Kind, verdict: ProbeScores, val: Features, classes: int) -> ProbeResult:
     counts = confusion(val.labels, ranked(verdict.scores, 1)[:, 0], classes)
-    return Probed(
+    return ProbeResult(
         kind=kind,
         top1=top_k(verdict.scores, val.labels, 1),
         interval=wilson(int(counts.trace()), len(val.labels)),
@@ -198,7 +198,7 @@ def _measure(kind: Kind, verdict: Verdict, val: Features, classes: int) -> Probe
     )
 
 
-def _numbers(found: Probed) -> dict[str, Any]:
+def _numbers(found: ProbeResult) -> dict[str, Any]:
     return {
         "top1": found.top1,
         "top1_interval_95": list(found.interval),

@@ -21,7 +21,7 @@ What backward needs is kept since forward: activations. For each clip, with `a` 
 Letters as in `tubelet.plan.count.flops`. With T = R and M = 4*D a block keeps 36*D bytes a token in bf16, 64*D in fp32.
 Blocks with pooling attention are in `tubelet.plan.count.pooled_blocks`.
 
-The peak is the largest of: the making of targets (a target's `passing_bytes`, with the prediction), the end of forward
+The peak is the largest of: the making of targets (a target's `peak_bytes`, with the prediction), the end of forward
 (with target, prediction, squares: K*P*(8 + a)), backward of the loss (16*K*P more), each block of backward (what is
 still kept, gradients so far, what the block itself needs), the update (all gradients). Where the kernel of attention
 is at hand, what it holds is measured (`tubelet.plan.measure.live`).
@@ -194,7 +194,7 @@ def _decoder(shapes: Layout, setting: Setting) -> Iterator[_Stage]:
     scores = clips * head.rows * head.outputs
     kept = clips * (shapes.normed * (4 * head.inputs + NORM_BYTES) + head.rows * head.inputs * number)
     if shapes.aim is not None:
-        making = shapes.aim.passing_bytes(clips, on_cpu=setting.on_cpu)
+        making = shapes.aim.peak_bytes(clips, on_cpu=setting.on_cpu)
         yield _Stage("target", 0, 0, 0, forward=kept + number * scores + making)
     yield _Stage(
         "head and loss",

@@ -20,7 +20,7 @@ from tubelet.spec import did_you_mean
 from tubelet.targets.unions import Target
 from tubelet.train.distributed.device import pick_device, pick_precision
 from tubelet.train.distributed.process_group import place
-from tubelet.train.records.throughput import Gauge
+from tubelet.train.records.throughput import ThroughputScale
 
 GB: Final = 10**9
 TERA: Final = 10**12
@@ -112,11 +112,11 @@ def measured_peak(precision: torch.dtype, threads: int) -> float:
     return 2.0 * TRIAL_SIZE**3 / best
 
 
-def gauge_of(recipe: PretrainRecipe | FinetuneRecipe, target: Target | None = None) -> Gauge:
+def throughput_scale_of(recipe: PretrainRecipe | FinetuneRecipe, target: Target | None = None) -> ThroughputScale:
     """What the clips of a run are worth; on a processor its peak is measured first, once."""
     run = recipe.run
     device = pick_device(run)
-    return Gauge(
+    return ThroughputScale(
         clip_flops=float(count_flops(layout(recipe, target)).training),
         devices=place().world,
         peak=peak_flops(device, pick_precision(run, device)),

@@ -42,10 +42,10 @@ class Aim:
     cube: Cube
     wanted: int
 
-    def passing_bytes(self, clips: int, *, on_cpu: bool) -> int:
+    def peak_bytes(self, clips: int, *, on_cpu: bool) -> int:
         """There at once while targets of so many clips are made, the targets among them."""
         rows = clips * self.wanted
-        return self.target.passing_bytes(self.clip, self.cube, rows=rows, clips=clips, on_cpu=on_cpu)
+        return self.target.peak_bytes(self.clip, self.cube, rows=rows, clips=clips, on_cpu=on_cpu)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from tubelet.train.records.log import LOG, read_log
 from tubelet.runs.pretrain import pretrain
 from tubelet.train.checkpoint.resume import EVALUATION, RECIPE
 from tubelet.train.distributed.signals import stops_at_once
-from tubelet.train.records.watch import Silent, Watch
+from tubelet.train.records.watch import SilentWatch, Watch
 
 TEST: Final = "stage"
 """The folder of a stage's own test, among its other evaluations."""
@@ -61,7 +61,7 @@ def run_stages(
     tests alone, at the end. Writes recipe.yaml and stages.csv to `out`.
     """
     alone = place().world == 1
-    shown = watch if is_main() else Silent()
+    shown = watch if is_main() else SilentWatch()
     with stops_at_once() if alone else nullcontext():
         with joined(recipe.stages[0].filled.run, watch.say):
             found, first = check_stages(recipe, out, fresh=fresh, redo=redo)

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tubelet.train.distributed.shard import is_spread, own_rows, own_slice
+from tubelet.train.distributed.shard import is_sharded, local_rows, local_slice
 
 
 def sizes(files: Mapping[str, Path]) -> dict[str, torch.Size]:
@@ -38,8 +38,8 @@ def read_into(tensors: Mapping[str, Tensor], files: Mapping[str, Path]) -> None:
 
 
 def _fill(value: Tensor, name: str, file: Any) -> None:
-    if is_spread(value):
-        own_rows(value).copy_(file.get_slice(name)[own_slice(value)])
+    if is_sharded(value):
+        local_rows(value).copy_(file.get_slice(name)[local_slice(value)])
     else:
         value.copy_(file.get_tensor(name))
 

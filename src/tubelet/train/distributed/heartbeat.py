@@ -23,7 +23,7 @@ _NOBODY: Final = "-"
 _FAILED: Final = "failed"
 
 
-class Pulse:
+class Heartbeat:
     """Beats in a thread. Rank 0 watches all ranks, all watch rank 0; after `patience` seconds of silence one is dead.
 
     Mostly a torn connection tells the main thread sooner. Where that hangs in the device instead, this thread says one
@@ -36,7 +36,7 @@ class Pulse:
         self._patience = max(2, math.ceil(patience / _BEAT_SECONDS))
         self._watched = [other for other in (range(world) if rank == 0 else range(1)) if other != rank]
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._told: str | None = None
         store.set(_key(rank), "0")
         if rank == 0:

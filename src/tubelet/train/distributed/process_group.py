@@ -23,14 +23,14 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]  
 from tubelet.names import writable
 from tubelet.recipe import Run
 from tubelet.train.distributed.device import pick_device
-from tubelet.train.distributed.heartbeat import Pulse, has_agent
+from tubelet.train.distributed.heartbeat import Heartbeat, has_agent
 from tubelet.train.distributed.signals import Interrupted
 from tubelet.types import Batch
 
 _MEETING: Final = timedelta(minutes=10)
 _CONNECTING: Final = timedelta(seconds=30)
 """To a store that torchrun has opened before this process began: where nobody answers, torchrun is dead."""
-_STUCK: Final = timedelta(minutes=60)  # a last resort: who is dead is found by the pulse, long before
+_STUCK: Final = timedelta(minutes=60)  # a last resort: who is dead is found by the heartbeat, long before
 _LETTING_GO_SECONDS: Final = 0.2
 """Threads of torch give back tensors after the last message; one that does so while Python ends aborts the process."""
 _TORN: Final = ("gloo", "nccl", "connection", "socket", "broken pipe", "timed out", "recvvalue failed")
@@ -82,16 +82,16 @@ def joined(run: Run, say: Callable[[str], None]) -> Iterator[None]:
     if here.world == 1 or dist.is_initialized():
         yield
         return
-    pulse, stopped = _meet(run, here, say), None
+    heartbeat, stopped = _meet(run, here, say), None
     try:
         try:
             yield
         except Interrupted as stop:
             stopped = stop
-        _part(pulse)
+        _part(heartbeat)
     except (Exception, KeyboardInterrupt) as error:
-        reason = _reason(error, pulse, here)
-        pulse.stop()
+        reason = _reason(error, heartbeat, here)
+        heartbeat.stop()
         _end_surely()
         time.sleep(_LETTING_GO_SECONDS)
         if reason is None:
@@ -171,8 +171,8 @@ def hosts() -> dist.ProcessGroup | None:
     return _host_group
 
 
-def _meet(run: Run, here: Place, say: Callable[[str], None]) -> Pulse:
-    """Find the other processes; the pulse that watches over them has begun."""
+def _meet(run: Run, here: Place, say: Callable[[str], None]) -> Heartbeat:
+    """Find the other processes; the heartbeat that watches over them has begun."""
     global _host_group
     on_gpu = pick_device(run).type == "cuda"
     if on_gpu and here.local_rank >= torch.cuda.device_count():
@@ -189,7 +189,7 @@ def _meet(run: Run, here: Place, say: Callable[[str], None]) -> Pulse:
         )
         _host_group = dist.new_group(backend="gloo", timeout=_STUCK) if on_gpu else None
         beats = _store()  # a connection of its own: a store does one thing after the other
-        pulse = Pulse(beats, rank=here.rank, world=here.world, patience=run.lost_after_seconds, say=say)
+        heartbeat = Heartbeat(beats, rank=here.rank, world=here.world, patience=run.lost_after_seconds, say=say)
         barrier()
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
@@ -197,8 +197,8 @@ def _meet(run: Run, here: Place, say: Callable[[str], None]) -> Pulse:
             f"the {here.world} processes did not meet at {where} ({_sign(error)}); "
             "is each of them started, and can they reach each other?"
         ) from error
-    pulse.start()
-    return pulse
+    heartbeat.start()
+    return heartbeat
 
 
 def _store() -> Store:
@@ -211,11 +211,11 @@ def _store() -> Store:
     return PrefixStore(f"tubelet-{start}", store)
 
 
-def _part(pulse: Pulse) -> None:
+def _part(heartbeat: Heartbeat) -> None:
     """Leave together, so that nobody is taken for dead."""
     global _host_group
     barrier()
-    pulse.stop()
+    heartbeat.stop()
     barrier()
     time.sleep(_LETTING_GO_SECONDS)
     dist.destroy_process_group()
@@ -229,18 +229,18 @@ def _end_surely() -> None:
         signal.alarm(60)
 
 
-def _reason(error: BaseException, pulse: Pulse, here: Place) -> ValueError | None:
+def _reason(error: BaseException, heartbeat: Heartbeat, here: Place) -> ValueError | None:
     """What tore this process from the others; None where the error is its own, which the others are told now."""
     torn = isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _TORN)
     if not torn:
-        pulse.fail(f"rank {here.rank}: {_short(error)}")
+        heartbeat.fail(f"rank {here.rank}: {_short(error)}")
         return None
-    told = pulse.told()
+    told = heartbeat.told()
     if told is not None:
         return ValueError(f"stopped with {told}")
-    silent = pulse.silent()
+    silent = heartbeat.silent()
     gone = "rank " + ", ".join(map(str, silent)) if silent else "another process"
-    pulse.fail(f"rank {here.rank}: {gone} is gone")
+    heartbeat.fail(f"rank {here.rank}: {gone} is gone")
     return RankLost(
         f"{gone} of the {here.world} processes of this run is gone ({_sign(error)}); "
         "what was saved is good: start all of them again to go on"

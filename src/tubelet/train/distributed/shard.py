@@ -13,29 +13,29 @@ from torch import Tensor
 from tubelet.train.distributed.process_group import is_main
 
 
-def is_spread(value: Tensor) -> bool:
+def is_sharded(value: Tensor) -> bool:
     """Whether each rank holds some rows of it only."""
     module: Any = sys.modules.get("torch.distributed.tensor")  # not imported (it takes a while): there are none
     return module is not None and isinstance(value, module.DTensor)
 
 
-def whole(value: Tensor) -> Tensor:
+def full_tensor(value: Tensor) -> Tensor:
     """All rows; of a spread tensor all ranks call this."""
-    if not is_spread(value):
+    if not is_sharded(value):
         return value
     full: Tensor = value.full_tensor()  # type: ignore[attr-defined]
     return full
 
 
-def own_rows(value: Tensor) -> Tensor:
+def local_rows(value: Tensor) -> Tensor:
     """The rows that this rank holds, sharing memory."""
-    if not is_spread(value):
+    if not is_sharded(value):
         return value
     local: Tensor = value.to_local()  # type: ignore[attr-defined]
     return local
 
 
-def own_slice(value: Tensor) -> slice:
+def local_slice(value: Tensor) -> slice:
     """Which rows of a spread tensor this rank holds: ranks after another have equally many, the last ones fewer."""
     from torch.distributed.tensor import DTensor, Shard
 
@@ -47,15 +47,15 @@ def own_slice(value: Tensor) -> slice:
     return slice(first, min(first + each, rows))
 
 
-def deal(first: dict[str, Tensor], targets: Mapping[str, Tensor]) -> None:
+def scatter(first: dict[str, Tensor], targets: Mapping[str, Tensor]) -> None:
     """Fill the targets with the tensors of rank 0, tensor by tensor, spread ones each rank its rows; all ranks call it.
 
     What is dealt is taken out of `first`, so that nobody holds it longer. No device has more than one whole tensor.
     """
     for name, target in targets.items():
         value = first.pop(name).to(target.device) if is_main() else torch.empty(target.shape, device=target.device)
-        if is_spread(target):
-            own_rows(target).copy_(own_rows(_shared(value, target, source=0)))
+        if is_sharded(target):
+            local_rows(target).copy_(local_rows(_shared(value, target, source=0)))
         else:
             dist.broadcast(value, src=0)
             target.copy_(value)
@@ -67,19 +67,19 @@ def on_first_host(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
     Tensors of which none is spread come back as they are.
     """
-    if not any(is_spread(value) for value in tensors.values()):
+    if not any(is_sharded(value) for value in tensors.values()):
         return tensors
     found = {}
     for name, value in tensors.items():
-        full = whole(value.detach())
+        full = full_tensor(value.detach())
         if is_main():
             found[name] = full.cpu()
     return found
 
 
-def spread_like(value: Tensor, pattern: Tensor) -> Tensor:
+def shard_like(value: Tensor, pattern: Tensor) -> Tensor:
     """A whole tensor, the same in all ranks, spread as `pattern` is; nothing changes unless the shapes agree."""
-    if not is_spread(pattern) or is_spread(value) or value.shape != pattern.shape:
+    if not is_sharded(pattern) or is_sharded(value) or value.shape != pattern.shape:
         return value
     return _shared(value.to(pattern.device), pattern, source=None)
 

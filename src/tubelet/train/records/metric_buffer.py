@@ -20,7 +20,7 @@ _SHOWN_FILES: Final = 6
 
 
 @dataclass(frozen=True)
-class Taken:
+class StepRecord:
     """A step that was taken. The tensors are scalars on the device; `index` names the videos, on the host."""
 
     step: int
@@ -32,14 +32,14 @@ class Taken:
     index: Tensor
 
 
-class Tally:
+class MetricBuffer:
     """Collects steps, and reads them with one look at the device. `name_of` gives the file of a video's index."""
 
     def __init__(self, out: Path, *, name_of: Callable[[int], str]) -> None:
         self._out, self._name_of = out, name_of
-        self._pending: list[Taken | dict[str, Any]] = []
+        self._pending: list[StepRecord | dict[str, Any]] = []
 
-    def add(self, taken: Taken) -> None:
+    def add(self, taken: StepRecord) -> None:
         """A step with an update."""
         self._pending.append(taken)
 
@@ -51,12 +51,15 @@ class Tally:
         """Records of the steps since the last call; ValueError at the first whose loss or gradient is not finite."""
         pending, self._pending = self._pending, []
         scalars = [
-            x for one in pending if isinstance(one, Taken) for x in (one.loss, one.grad_norm, *one.metrics.values())
+            x
+            for one in pending
+            if isinstance(one, StepRecord)
+            for x in (one.loss, one.grad_norm, *one.metrics.values())
         ]
         numbers = iter(torch.stack([x.detach().double() for x in scalars]).tolist() if scalars else [])
-        return [self._record(one, numbers) if isinstance(one, Taken) else one for one in pending]
+        return [self._record(one, numbers) if isinstance(one, StepRecord) else one for one in pending]
 
-    def _record(self, taken: Taken, numbers: Any) -> dict[str, Any]:
+    def _record(self, taken: StepRecord, numbers: Any) -> dict[str, Any]:
         loss, norm = next(numbers), next(numbers)
         metrics = {name: next(numbers) for name in taken.metrics}
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -65,7 +68,7 @@ class Tally:
         rate = taken.learning_rate
         return {"step": taken.step, "epoch": taken.epoch, "loss": loss, "lr": rate, "grad_norm": norm, **known}
 
-    def _complaint(self, taken: Taken, loss: float, norm: float) -> str:
+    def _complaint(self, taken: StepRecord, loss: float, norm: float) -> str:
         files = list(dict.fromkeys(self._name_of(index) for index in taken.index.tolist()))
         facts = {"step": taken.step, "loss": str(loss), "grad_norm": str(norm), "files": list(map(writable, files))}
         write_text(self._out / NON_FINITE, json.dumps(facts, indent=1) + "\n")

@@ -10,7 +10,7 @@ _TERA = 1e12
 
 
 @dataclass(frozen=True)
-class Gauge:
+class ThroughputScale:
     """What clips/s are worth: FLOPs of training on a clip, devices that share the clips, FLOP/s of one at best.
 
     `peak` is None where it is not known.
@@ -35,11 +35,11 @@ class Speed:
     mfu: float | None
 
 
-class Pace:
+class Throughput:
     """Counts clips and steps between looks; the time left follows a smoothed time per step."""
 
-    def __init__(self, gauge: Gauge | None = None) -> None:
-        self._gauge = gauge or Gauge()
+    def __init__(self, throughput_scale: ThroughputScale | None = None) -> None:
+        self._scale = throughput_scale or ThroughputScale()
         self._since = time.perf_counter()
         self._clips = 0
         self._steps = 0
@@ -58,13 +58,13 @@ class Pace:
         latest = seconds / max(self._steps, 1)
         before = self._step_seconds if self._step_seconds is not None else latest
         self._step_seconds = before + _WEIGHT_OF_LATEST * (latest - before)
-        flops = self._clips / seconds * self._gauge.clip_flops / self._gauge.devices
+        flops = self._clips / seconds * self._scale.clip_flops / self._scale.devices
         speed = Speed(
             clips_per_second=self._clips / seconds,
             waiting_ratio=min(1.0, (waited_seconds - self._waited_before) / seconds),
             seconds_left=steps_left * self._step_seconds,
             teraflops=flops / _TERA,
-            mfu=None if self._gauge.peak is None else flops / self._gauge.peak,
+            mfu=None if self._scale.peak is None else flops / self._scale.peak,
         )
         self._since, self._clips, self._steps, self._waited_before = now, 0, 0, waited_seconds
         return speed

@@ -65,7 +65,7 @@ class Watch(Protocol):
         """The run ended, by its last step, an error or a signal. Called once if `start` was."""
 
 
-class Silent:
+class SilentWatch:
     """Looks away."""
 
     def start(self, facts: RunFacts) -> None:
