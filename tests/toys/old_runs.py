@@ -1,6 +1,6 @@
 """Run folders as an older version wrote them (`fixtures/old_runs`): the videos that they saw, and how they were made.
 
-python tests/old_runs.py OUT: makes such folders in OUT with the code as it is, and expected.json beside them.
+python tests/toys/old_runs.py OUT: makes such folders in OUT with the code as it is, and expected.json beside them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import tubelet
 from toy_claims import say
 
-FOLDER: Final = Path(__file__).parent / "fixtures" / "old_runs"
+FOLDER: Final = Path(__file__).parents[1] / "fixtures" / "old_runs"
 EXPECTED: Final = "expected.json"
 VIDEO: Final = Path("videos/0.mp4")
 """What `expected.json` is about: one clip of it."""
