@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from old_runs import EXPECTED, FOLDER, LAST, answers, write_videos
 from toy_claims import say
 from toy_run import records

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import av
 import numpy as np
+from toy_claims import say
 
 import tubelet
-from toy_claims import say
 
 FOLDER: Final = Path(__file__).parents[1] / "fixtures" / "old_runs"
 EXPECTED: Final = "expected.json"
