@@ -14,6 +14,7 @@ from tubelet.nn.multiscale.attention import PoolingAttention
 from tubelet.nn.multiscale.block import PoolingBlock
 from tubelet.nn.patch import OverlappingCubes
 from tubelet.nn.pixels import Normalise
+from tubelet.rng import same_stream
 from tubelet.types import ClipShape
 
 
@@ -67,7 +68,7 @@ class MViT(nn.Module):
         tokens = self._embed(video, hidden)
         for block in self.blocks:
             if self.spec.checkpointing and self.training:
-                tokens = checkpoint(block, tokens, use_reentrant=False)
+                tokens = checkpoint(block, tokens, use_reentrant=False, context_fn=same_stream)
             else:
                 tokens = block(tokens)
         out: Tensor = self.norm(tokens)
