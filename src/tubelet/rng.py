@@ -86,7 +86,7 @@ def _recomputing(stream: str) -> Iterator[None]:
 
 
 @contextmanager
-def rows_of(rows: Mapping[str, Int[Tensor, " B"]], totals: Mapping[str, int]) -> Iterator[None]:
+def rows_of(rows: Mapping[str, Int[Tensor, " _"]], totals: Mapping[str, int]) -> Iterator[None]:
     """Inside, the clips at hand are `rows` of a batch of `totals` clips, by stream: `draw_rows` draws for all of them.
 
     So several processes draw for each clip what one process draws that has the whole batch.

@@ -28,7 +28,7 @@ from tubelet.rng import rows_of, step_rng
 from tubelet.train.distributed.process_group import gather, gather_texts, place, share_batch
 from tubelet.types import Batch, Output
 
-Rows = dict[str, Int64[Tensor, " R"]]
+Rows = dict[str, Int64[Tensor, " _"]]
 """Numbers of clips or videos, by stream."""
 
 
