@@ -147,15 +147,15 @@ def test_recomputed_blocks_draw_for_their_own_stream_again(tmp_path: Path) -> No
     assert log_lines(tmp_path / "plain") == log_lines(tmp_path / "again")
 
 
-def test_parts_have_nearly_equally_many_clips_of_each_stream(tmp_path: Path) -> None:
+def test_parts_have_nearly_equally_many_clips_of_each_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[Any] = []
 
     def note(self: StepPlan, device_batch: Any, agreement: Any) -> list[MicroBatch]:
         batches.append(device_batch.batch)
         raise InterruptedError
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(InterruptedError):
-        patch.setattr(StepPlan, "split", note)
+    monkeypatch.setattr(StepPlan, "split", note)
+    with pytest.raises(InterruptedError):
         fit(streams_job(tmp_path), Notes())
     [batch] = batches
     for pieces, videos, images in ((2, [2, 2], [4, 4]), (3, [1, 1, 2], [2, 3, 3]), (6, [1] * 4, [1, 1, 2, 1, 1, 2])):
