@@ -11,7 +11,7 @@ from tubelet.data.dataset import collate
 from tubelet.masks import Tube
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
-from tubelet.models.mvit.model import MViTSpec, Stage, MVIT_L, MVIT_S
+from tubelet.models.mvit.model import MVIT_L, MVIT_S, MViTSpec, Stage
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import NO_MIXING
 from tubelet.plan.count.blocks import Core

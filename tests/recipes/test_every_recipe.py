@@ -94,7 +94,6 @@ def multiscale(encoder: MViTSpec) -> list[str]:
 def method_of(recipe: PretrainRecipe | FinetuneRecipe) -> tuple[nn.Module, tuple[ParameterGroup, ...]]:
     if isinstance(recipe, PretrainRecipe):
         method = build_method(recipe)
-        named = dict(method.named_parameters())
         return method, parameter_groups(method, weight_decay=recipe.optim.weight_decay)
     with step_rng(recipe.seed, 0):
         classifier, teacher = (recipe.model.build(recipe.clip, 3) for _ in range(2))

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.methods.masked import MaskedMethod
-from tubelet.recipe import PretrainRecipe, Run
+from tubelet.recipe import PretrainRecipe, Run, StreamRecipe, streams_of
 from tubelet.rng import step_rng
+from tubelet.targets.frozen import FrozenSpec
+from tubelet.targets.unions import Target
 from tubelet.train.distributed.process_group import is_main, place
 from tubelet.weights.teachers import live_target
 
@@ -69,4 +71,19 @@ def build_method(recipe: PretrainRecipe) -> MaskedMethod:
     """The method with the first weights of the recipe's seed, and its target ready to be asked."""
     target = live_target(recipe)
     with step_rng(recipe.seed, 0):
-        return recipe.model.build(recipe.clip, target)
+        method = recipe.model.build(recipe.clip, target)
+    for stream in streams_of(recipe)[1:]:
+        method.add_stream(stream.name, stream.clip, _target_of(stream, recipe, target))
+    return method
+
+
+def _target_of(stream: StreamRecipe, recipe: PretrainRecipe, target: Target) -> Target:
+    """The target of a further stream; `target` is that of the recipe, whose network both may ask."""
+    if stream.target == recipe.target:
+        return target
+    if isinstance(stream.target, FrozenSpec):
+        raise ValueError(
+            f"streams.{stream.name}.target {stream.target.kind} asks a network of its own, which only the target of "
+            "the stream video may: leave it out, or choose pixels or hog"
+        )
+    return stream.target

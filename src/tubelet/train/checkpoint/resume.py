@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,7 +32,9 @@ FREE: Final = frozenset(
     }
 )
 """Fields that may change between two parts of one run: no number in it depends on them, or, where processes share the
-work in another way or blocks are compiled, by rounding alone. A teacher may have moved: its weights are compared."""
+work in another way or blocks are compiled, by rounding alone. A teacher may have moved: its weights are compared. The
+same fields of further streams may change, too."""
+_STREAM: Final = re.compile(r"^streams\.\w+\.")
 
 
 def prepare(out: Path, *, fresh: bool) -> None:
@@ -108,7 +111,7 @@ def _check_recipe(out: Path, state: Mapping[str, Any], recipe: PretrainRecipe | 
 def changed_fields(before: Mapping[str, Any], recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, tuple[Any, Any]]:
     """Old and new value of each field that differs from a stored recipe, but for the fields `FREE`."""
     old, new = _flat(_completed(before, recipe)), _flat(recipe.model_dump(mode="json"))
-    names = [name for name in sorted(old.keys() | new.keys()) if name not in FREE]
+    names = [name for name in sorted(old.keys() | new.keys()) if _STREAM.sub("", name) not in FREE]
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
 
