@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from jaxtyping import UInt8
 
+from tubelet.disk.write import whole_file
 from tubelet.names import writable
 from tubelet.video.read.decoders import Reading, Video
 from tubelet.video.read.frame_range import source_state
@@ -73,19 +75,13 @@ class FrameCache:
         return int(len(video) * video.info.width * video.info.height * 3 * scale**2)
 
     def _keep(self, frames: UInt8[np.ndarray, "N H W 3"], file: Path) -> None:
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        try:
+        with suppress(OSError):
             file.parent.mkdir(exist_ok=True)
-            with temporary.open("wb") as out:
+            with whole_file(file) as temporary, temporary.open("wb") as out:
                 np.save(out, frames, allow_pickle=False)
-                out.flush()
-                os.fsync(out.fileno())
-            temporary.replace(file)
             for other in file.parent.glob(f"{file.name.split('-')[0]}-*.npy"):
                 if other != file:
                     other.unlink(missing_ok=True)
-        except OSError:
-            temporary.unlink(missing_ok=True)
 
 
 def _load(file: Path) -> UInt8[np.ndarray, "N H W 3"] | None:

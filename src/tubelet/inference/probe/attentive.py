@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tubelet.disk.lock import write_text
 from tubelet.disk.tensors import write_tensors
+from tubelet.disk.write import write_text
 from tubelet.inference.probe.features import Features
 from tubelet.inference.progress import Progress
 from tubelet.models.heads import AttentiveClassifier, AttentiveSpec

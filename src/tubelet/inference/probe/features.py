@@ -26,8 +26,8 @@ from torch import Tensor
 
 from tubelet.data.dataset import EvalDataset, Skipped, VideoViews
 from tubelet.data.workers.loader import worker_deaths
-from tubelet.disk.lock import write_text
-from tubelet.disk.npy import RowFile
+from tubelet.disk.npy import row_file
+from tubelet.disk.write import write_text
 from tubelet.eval.scoring import labels_of, packs, read_views, views_per_pass
 from tubelet.inference.model import Model
 from tubelet.inference.progress import Progress
@@ -128,10 +128,10 @@ def _compute(model: Model, videos: tuple[VideoRef, ...], plan: FeaturePlan, *, s
     skipped: list[Skipped] = []
     with ExitStack() as stack:
         stack.enter_context(worker_deaths())
-        pooled = stack.enter_context(RowFile(_pooled_file(stem), (model.vector_width,), np.dtype(np.float32)))
-        tokens = RowFile(_tokens_file(stem), (count, width), np.dtype(np.float16)) if plan.tokens else None
-        if tokens is not None:
-            stack.enter_context(tokens)
+        pooled = stack.enter_context(row_file(_pooled_file(stem), (model.vector_width,), np.dtype(np.float32)))
+        tokens = None
+        if plan.tokens:
+            tokens = stack.enter_context(row_file(_tokens_file(stem), (count, width), np.dtype(np.float16)))
         for pack in packs(read_views(dataset, workers=plan.workers), views_per_pass(model.encoder.grid)):
             good = [item for item in pack if isinstance(item, VideoViews)]
             for bad in (item for item in pack if isinstance(item, Skipped)):

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import Field
 
 from tubelet.data.dataset import Skipped
-from tubelet.disk.lock import new_folder, open_folder
-from tubelet.disk.tables import write_csv, write_json
+from tubelet.disk.tables import SKIPPED, write_csv, write_json
+from tubelet.disk.write import new_folder, open_folder
 from tubelet.eval.metrics import Interval, confusion, mean_class_accuracy, ranked, top_k, wilson
 from tubelet.eval.results import BEST, write_results
 from tubelet.eval.scoring import Scored
@@ -32,7 +32,6 @@ from tubelet.models.heads import AttentiveClassifier, AttentiveSpec
 from tubelet.names import one_line
 from tubelet.sets.pair import LabelledSets
 from tubelet.spec import Spec
-from tubelet.train.records.skips import SKIPPED
 
 Kind = Literal["knn", "linear", "attentive"]
 KINDS: Final[tuple[Kind, ...]] = ("knn", "linear", "attentive")

@@ -21,8 +21,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tubelet.disk.integrity import FILES, Sums, check_files, check_seal, sealed, sums_of
-from tubelet.disk.lock import is_disk_full, new_folder, remove_leftovers, temporary_of
 from tubelet.disk.tensors import write_tensors as write_tensors
+from tubelet.disk.write import is_disk_full, move, new_folder, remove_leftovers, temporary_of
 from tubelet.train.checkpoint import rows, sharded
 from tubelet.train.distributed.process_group import barrier, is_main
 
@@ -137,7 +137,8 @@ def put_aside(folder: Path) -> Path:
     """Rename a damaged checkpoint, so that nobody goes on from it and somebody may look at it; gives the new name."""
     aside = folder.with_name(folder.name + DAMAGED)
     shutil.rmtree(aside, ignore_errors=True)
-    return folder.rename(aside)
+    move(folder, aside)
+    return aside
 
 
 def check(folder: Path) -> None:

@@ -10,14 +10,15 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from tubelet.disk.layout import TEACHER_FILE
-from tubelet.disk.lock import only_run_in, open_folder
+from tubelet.disk.lock import only_run_in
+from tubelet.disk.tables import SKIPPED
+from tubelet.disk.write import open_folder
 from tubelet.names import writable
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.train.checkpoint import folder as checkpoint
 from tubelet.train.distributed.process_group import on_main
 from tubelet.train.records.log import LOG, TENSORBOARD
 from tubelet.train.records.metric_buffer import NON_FINITE
-from tubelet.train.records.skips import SKIPPED
 
 MODEL_FOLDER: Final = "model"
 RECIPE: Final = "recipe.yaml"

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from tubelet.data.dataset import Skipped
 from tubelet.data.mixture import Mixture
-from tubelet.disk.lock import write_text
+from tubelet.disk.tables import SKIPPED, Cell, append_csv, read_csv, write_csv
 from tubelet.names import writable
 
-SKIPPED: Final = "skipped.csv"
 _COLUMNS: Final = ("path", "reason", "first_step")
 _SOURCE: Final = "source"
 
@@ -31,8 +27,8 @@ class Skips:
         self.count, self.max_skipped, self._mixture = count, max_skipped, mixture
         columns = _COLUMNS if mixture is None else (*_COLUMNS, _SOURCE)
         kept = [row for row in read_skipped(self.path) if int(row["first_step"]) <= step]
-        self._known = {(row["path"], row.get(_SOURCE) or "") for row in kept}
-        write_text(self.path, _rows([columns, *([row.get(name) or "" for name in columns] for row in kept)]))
+        self._known = {(row["path"], row.get(_SOURCE, "")) for row in kept}
+        write_csv(self.path, columns, ([row.get(name, "") for name in columns] for row in kept))
 
     def __len__(self) -> int:
         return len(self._known)
@@ -52,10 +48,7 @@ class Skips:
         if not new:
             return ()
         self._known |= new.keys()
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write(_rows(self._row(name, one, step) for name, one in new.items()))
-            file.flush()
-            os.fsync(file.fileno())
+        append_csv(self.path, (self._row(name, one, step) for name, one in new.items()))
         if len(self) > self.max_skipped * self.count:
             raise ValueError(
                 f"{len(self)} of {self.count} videos cannot be read, more than data.max_skipped={self.max_skipped:g} "
@@ -63,7 +56,7 @@ class Skips:
             )
         return tuple(new.values())
 
-    def _row(self, name: tuple[str, str], one: Skipped, step: int) -> list[object]:
+    def _row(self, name: tuple[str, str], one: Skipped, step: int) -> list[Cell]:
         path, source = name
         return [path, " ".join(one.reason.split()), step, *([] if self._mixture is None else [source])]
 
@@ -73,13 +66,4 @@ def read_skipped(path: Path) -> list[dict[str, str]]:
 
     None where there is no file; a line cut short is left out.
     """
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file) if (row.get("first_step") or "").isdigit()]
-
-
-def _rows(rows: Iterable[Iterable[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return writable(text.getvalue())
+    return [row for row in read_csv(path) if row.get("first_step", "").isdigit()]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tubelet.disk.write import write_whole
+from tubelet.disk.write import whole_file, write_text
 from tubelet.video.read.span import Span
 
 INDEX: Final = "shards.json"
@@ -97,7 +97,7 @@ def find_members(tars: Sequence[Path], *, extensions: Collection[str]) -> list[t
             found += [(Span(tar, one.offset, one.size).path(), one) for one in known[tar.name][1]]
         if fresh:
             with suppress(OSError):  # a folder that cannot be written: the tars are looked into each time
-                write_whole(folder / INDEX, _index_text(known))
+                write_text(folder / INDEX, _index_text(known))
     return sorted(found, key=lambda item: item[1].key)
 
 
@@ -120,18 +120,9 @@ def _groups(samples: Sequence[Sample], shard_bytes: int) -> Iterator[list[tuple[
 
 
 def _write_tar(path: Path, group: Sequence[tuple[int, Sample]]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-                for place, sample in group:
-                    _add(tar, f"{place:09d}", sample)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as temporary, tarfile.open(temporary, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for place, sample in group:
+            _add(tar, f"{place:09d}", sample)
 
 
 def _add(tar: tarfile.TarFile, key: str, sample: Sample) -> None:

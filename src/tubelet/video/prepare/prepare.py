@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tubelet.disk.lock import alone_in
+from tubelet.disk.write import move
 from tubelet.video.lists.manifest import VIDEO_EXTENSIONS, Manifest
 from tubelet.video.prepare.record import Journal, Record, SourceState, journal_of
 from tubelet.video.prepare.transcode import Part, Preparation, transcode
@@ -213,7 +214,7 @@ def _move(task: Task, part: Part, number: int, *, of: int) -> Part:
     relative = Path(f"{task.name}.mp4" if of == 1 else f"{task.name}.part{number:04d}.mp4")
     target = task.folder / relative
     target.parent.mkdir(parents=True, exist_ok=True)
-    part.path.replace(target)
+    move(part.path, target)
     return replace(part, path=relative)
 
 

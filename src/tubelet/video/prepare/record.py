@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from tubelet.disk.write import write_whole
+from tubelet.disk.write import sync_open, write_text
 from tubelet.video.prepare.transcode import Part, Preparation
 
 JOURNAL: Final = ".prepared.jsonl"
@@ -76,8 +75,7 @@ class Journal:
 
     def _write(self, record: Record) -> None:
         self._file.write(_line(record))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        sync_open(self._file)
 
 
 @contextmanager
@@ -89,7 +87,7 @@ def journal_of(folder: Path) -> Iterator[Journal]:
         if strange:
             raise ValueError(f"{folder}: holds {strange[0]!r}, which `prepare` has not made; choose an empty folder")
     records = _read(path) if path.is_file() else {}
-    write_whole(path, "".join(_line(record) for record in records.values()))  # a line cut short by a crash goes
+    write_text(path, "".join(_line(record) for record in records.values()))  # a line cut short by a crash goes
     with path.open("a", encoding="utf-8") as file:
         yield Journal(folder, records, file)
 
