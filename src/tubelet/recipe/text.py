@@ -36,7 +36,7 @@ def read_recipe(path: Path) -> PretrainRecipe | FinetuneRecipe:
 def read_any_recipe(path: Path) -> AnyRecipe:
     """Read a recipe file of any kind; ValueError names the file and what is wrong in it."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read as a recipe: {error}") from error
     return parse_any_recipe(text, str(path))

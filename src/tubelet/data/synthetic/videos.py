@@ -134,7 +134,7 @@ def _keep_plan(folder: Path, plan: SyntheticPlan) -> None:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError:
         return None
 

@@ -45,7 +45,7 @@ class SpanReader(io.RawIOBase):
     def __init__(self, span: Span) -> None:
         super().__init__()
         self._span, self._at = span, 0
-        self._descriptor = os.open(span.file, os.O_RDONLY)
+        self._file = span.file.open("rb", buffering=0)
 
     def readable(self) -> bool:
         return True
@@ -63,11 +63,11 @@ class SpanReader(io.RawIOBase):
 
     def read(self, size: int = -1, /) -> bytes:
         left = max(self._span.size - self._at, 0)
-        found = os.pread(self._descriptor, left if size < 0 else min(size, left), self._span.offset + self._at)
+        self._file.seek(self._span.offset + self._at)
+        found = self._file.read(left if size < 0 else min(size, left))
         self._at += len(found)
         return found
 
     def close(self) -> None:
-        if not self.closed:
-            os.close(self._descriptor)
+        self._file.close()
         super().close()
