@@ -14,7 +14,7 @@ from tubelet.inference.probe.features import Features
 from tubelet.rng import step_rng
 from tubelet.runs.finetune import write_classifier
 from tubelet.spec import replace
-from tubelet.train.checkpoint.export import write_model
+from tubelet.train.checkpoint.folder import write_model
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import nn
 
+from tubelet.disk.layout import AVERAGE_FILE, MODEL_FILE
 from tubelet.train.building import spreads
 from tubelet.train.checkpoint import folder as checkpoint
 from tubelet.train.checkpoint.folder import Checkpoint
@@ -102,9 +103,9 @@ class DDPReplica:
 
     def load(self, folder: Path) -> None:
         found = checkpoint.load(folder)
-        checkpoint.fill(self._job.method, found.model, where=folder / checkpoint.MODEL)
+        checkpoint.fill(self._job.method, found.model, where=folder / MODEL_FILE)
         if self._job.ema is not None:
-            checkpoint.fill(self._job.ema.average, found.average or {}, where=folder / checkpoint.AVERAGE)
+            checkpoint.fill(self._job.ema.average, found.average or {}, where=folder / AVERAGE_FILE)
         self.optimizer.load_state(found.optimizer)
 
     def begin(self) -> None:

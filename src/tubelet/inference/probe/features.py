@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,10 +202,18 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def _save_nothing(folder: Path) -> None:
+    del folder
+
+
 @dataclass(frozen=True)
 class ProbeScores:
-    """Scores of the classes, each row summing to 1; `facts` go into the record, `notes` are lines for a person."""
+    """Scores of the classes, each row summing to 1; `facts` go into the record, `notes` are lines for a person.
+
+    `save` writes what was trained into a folder, where that is kept.
+    """
 
     scores: Float64[np.ndarray, "V C"]
     facts: Mapping[str, float | int | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    save: Callable[[Path], None] = _save_nothing

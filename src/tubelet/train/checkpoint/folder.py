@@ -1,4 +1,4 @@
-"""Checkpoints: one folder per step with safetensors and JSON. Reading one never executes code.
+"""Checkpoints: one folder per step with safetensors and JSON; and the finished `model/`. Reading never executes code.
 
 checkpoints/step-00000120/  model.safetensors  optimizer.safetensors  [average.safetensors]  state.json
 or, where weights are spread over processes:  sharded/*.safetensors  state.json
@@ -21,16 +21,22 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tubelet.disk.integrity import FILES, Sums, check_files, check_seal, sealed, sums_of
+from tubelet.disk.layout import (
+    AVERAGE_FILE,
+    CHECKPOINTS,
+    MODEL_FILE,
+    MODEL_FOLDER,
+    OPTIMIZER_FILE,
+    RECIPE_FILE,
+    STATE_FILE,
+)
 from tubelet.disk.tensors import write_tensors as write_tensors
 from tubelet.disk.write import is_disk_full, move, new_folder, remove_leftovers, temporary_of
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe, write_recipe
 from tubelet.train.checkpoint import rows, sharded
-from tubelet.train.distributed.process_group import barrier, is_main
+from tubelet.train.distributed.process_group import barrier, is_main, on_main
+from tubelet.train.distributed.shard import on_first_host
 
-CHECKPOINTS: Final = "checkpoints"
-MODEL: Final = "model.safetensors"
-OPTIMIZER: Final = "optimizer.safetensors"
-AVERAGE: Final = "average.safetensors"
-STATE: Final = "state.json"
 DAMAGED: Final = ".damaged"
 _FORMAT: Final = 1
 _FOLDER: Final = re.compile(r"step-\d{8,}")
@@ -57,10 +63,10 @@ def save(checkpoint: Checkpoint, out: Path, *, keep: int) -> Path:
     folder = folder_of(out, checkpoint.step)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(folder) as temporary:
-        write_tensors(checkpoint.model, temporary / MODEL)
-        write_tensors(checkpoint.optimizer, temporary / OPTIMIZER)
+        write_tensors(checkpoint.model, temporary / MODEL_FILE)
+        write_tensors(checkpoint.optimizer, temporary / OPTIMIZER_FILE)
         if checkpoint.average is not None:
-            write_tensors(checkpoint.average, temporary / AVERAGE)
+            write_tensors(checkpoint.average, temporary / AVERAGE_FILE)
         sums = sums_of(temporary.iterdir(), folder=temporary)
         _write_state(temporary, checkpoint.step, checkpoint.facts, sums)
     _remove_all_but(out, keep)
@@ -83,9 +89,25 @@ def save_sharded(checkpoint: Checkpoint, out: Path, *, keep: int) -> Path:
     return folder
 
 
+def write_model(out: Path, recipe: PretrainRecipe | FinetuneRecipe, tensors: Mapping[str, Tensor]) -> Path:
+    """Write `model/` of the run folder `out`, whole or not at all; returns it. ValueError where the disk is full.
+
+    All ranks call this. Tensors that they share are put together on the host of rank 0, which writes.
+    """
+    whole = on_first_host(tensors)
+    on_main(lambda: _write_model(out, recipe, whole))
+    return out / MODEL_FOLDER
+
+
+def _write_model(out: Path, recipe: PretrainRecipe | FinetuneRecipe, tensors: Mapping[str, Tensor]) -> None:
+    with plain_disk_errors(out), new_folder(out / MODEL_FOLDER) as temporary:
+        write_tensors(tensors, temporary / MODEL_FILE)
+        write_recipe(recipe, temporary / RECIPE_FILE)
+
+
 def _write_state(folder: Path, step: int, facts: Mapping[str, Any], sums: Sums) -> None:
     state = sealed({"format": _FORMAT, "step": step, **facts}, sums)
-    (folder / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    (folder / STATE_FILE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 
 def _remove_all_but(out: Path, keep: int) -> None:
@@ -147,7 +169,7 @@ def check(folder: Path) -> None:
     if FILES in state:
         check_files(state, folder)
         return
-    for name in (MODEL, OPTIMIZER):
+    for name in (MODEL_FILE, OPTIMIZER_FILE):
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name}: missing")
     for path in sorted(folder.glob("*.safetensors")):
@@ -164,11 +186,11 @@ def load(folder: Path) -> Checkpoint:
     if is_sharded(folder):
         model, optimizer, average = (sharded.read_whole(folder, part) for part in PARTS)
         return Checkpoint(int(state["step"]), model, optimizer, average or None, state)
-    average_file = folder / AVERAGE
+    average_file = folder / AVERAGE_FILE
     return Checkpoint(
         step=int(state["step"]),
-        model=read_tensors(folder / MODEL),
-        optimizer=read_tensors(folder / OPTIMIZER),
+        model=read_tensors(folder / MODEL_FILE),
+        optimizer=read_tensors(folder / OPTIMIZER_FILE),
         average=read_tensors(average_file) if average_file.exists() else None,
         facts=state,
     )
@@ -188,7 +210,7 @@ def read_into(tensors: Mapping[str, Tensor], folder: Path) -> None:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    return {part: folder / name for part, name in zip(PARTS, (MODEL, OPTIMIZER, AVERAGE), strict=True)}
+    return {part: folder / name for part, name in zip(PARTS, (MODEL_FILE, OPTIMIZER_FILE, AVERAGE_FILE), strict=True)}
 
 
 def is_sharded(folder: Path) -> bool:
@@ -198,7 +220,7 @@ def is_sharded(folder: Path) -> bool:
 
 def read_state(folder: Path) -> dict[str, Any]:
     """The JSON part of a checkpoint; ValueError where it is damaged or of another format."""
-    path = folder / STATE
+    path = folder / STATE_FILE
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -222,8 +244,8 @@ def weights(folder: Path) -> dict[str, Tensor]:
     if is_sharded(folder):
         model, _, average = PARTS
         return sharded.read_whole(folder, average) or sharded.read_whole(folder, model)
-    average_file = folder / AVERAGE
-    return read_tensors(average_file if average_file.exists() else folder / MODEL)
+    average_file = folder / AVERAGE_FILE
+    return read_tensors(average_file if average_file.exists() else folder / MODEL_FILE)
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, where: Path) -> None:
