@@ -204,7 +204,7 @@ def test_a_stop_that_one_rank_is_told_stops_all_after_the_same_step(tmp_path: Pa
     assert_equal(*(checkpoint.load(saved(tmp_path / run)[-1]) for run in ("whole", "parts")))
 
 
-def assert_equal(one: checkpoint.Checkpoint, other: checkpoint.Checkpoint) -> None:
+def assert_equal(one: checkpoint.RunState, other: checkpoint.RunState) -> None:
     assert one.average
     assert other.average
     for mine, yours in ((one.model, other.model), (one.optimizer, other.optimizer), (one.average, other.average)):

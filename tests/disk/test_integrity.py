@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tubelet.disk.layout import MODEL_FILE, STATE_FILE
-from tubelet.train.checkpoint.folder import Checkpoint, check, newest_whole, put_aside, save, saved
+from tubelet.train.checkpoint.folder import RunState, check, newest_whole, put_aside, save, saved
 
 
 def made(out: Path, step: int = 4) -> Path:
     tensors = {"weight": torch.arange(12.0).view(3, 4)}
     facts = {"recipe": {"lr": 0.1, "name": "ü"}}
-    return save(Checkpoint(step, tensors, {"exp_avg/weight": torch.ones(3, 4)}, tensors, facts), out, keep=3)
+    return save(RunState(step, tensors, {"exp_avg/weight": torch.ones(3, 4)}, tensors, facts), out, keep=3)
 
 
 def test_every_bit_of_every_file_counts(tmp_path: Path) -> None:

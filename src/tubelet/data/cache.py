@@ -15,7 +15,7 @@ from tubelet.disk.write import whole_file
 from tubelet.names import writable
 from tubelet.video.read.decoders import Reading, Video
 from tubelet.video.read.frame_range import source_state
-from tubelet.video.read.part import Part, PartOfVideo, open_part
+from tubelet.video.read.part import PartOfVideo, VideoPart, open_part
 
 LARGEST_BYTES: Final = 512 * 2**20
 """A video whose frames take more is not cached but read from its file each time."""
@@ -38,7 +38,7 @@ class FrameCache:
         if not os.access(self.folder, os.W_OK):
             raise ValueError(f"{folder}: the frame cache cannot be written here; choose another folder")
 
-    def frames(self, path: Path, *, part: Part | None = None) -> UInt8[np.ndarray, "N H W 3"] | None:
+    def frames(self, path: Path, *, part: VideoPart | None = None) -> UInt8[np.ndarray, "N H W 3"] | None:
         """All frames, or those of a part, decoded now if need be; None where they are too many to keep.
 
         BadVideo as in `open_video`.
@@ -57,7 +57,7 @@ class FrameCache:
         self._keep(decoded, file)
         return decoded
 
-    def file(self, path: Path, *, part: Part | None = None) -> Path | None:
+    def file(self, path: Path, *, part: VideoPart | None = None) -> Path | None:
         """Where the frames of a video are kept; None where the video does not exist."""
         try:
             size, changed_ns = source_state(path)

@@ -24,7 +24,7 @@ from tubelet.video.augment.augment import Augment, test_crops
 from tubelet.video.lists.manifest import VideoRef
 from tubelet.video.read.decoders import Reading
 from tubelet.video.read.errors import BadVideo
-from tubelet.video.read.part import Part, open_part
+from tubelet.video.read.part import VideoPart, open_part
 from tubelet.video.read.pixels import reading_short_side
 from tubelet.video.sample import Sampler
 
@@ -176,7 +176,7 @@ class FrameReader:
         self._reading = reading
 
     def __call__(
-        self, path: Path, choose: Callable[[int], Int64[np.ndarray, "V T"]], *, part: Part | None = None
+        self, path: Path, choose: Callable[[int], Int64[np.ndarray, "V T"]], *, part: VideoPart | None = None
     ) -> tuple[UInt8[np.ndarray, "K H W 3"], Int64[np.ndarray, "V T"]]:
         """`choose` gets the number of frames and gives frame numbers; back come frames, and where each number is.
 

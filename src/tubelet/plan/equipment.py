@@ -65,7 +65,8 @@ def _this_machine(run: Run, count: int) -> Equipment:
     else:
         threads = torch.get_num_threads()
         name = f"this processor with {threads} thread{'s' if threads > 1 else ''}"
-        memory = memory_bytes()
-        if memory is None:
+        found = memory_bytes()
+        if found is None:
             raise ValueError("this system does not say how much memory it has; name the GPU to plan for with --device")
+        memory = found
     return Equipment(name, count, site.precision, memory, peak_flops(device, site.precision), site)

@@ -14,7 +14,7 @@ from torch import nn
 from tubelet.disk.layout import AVERAGE_FILE, MODEL_FILE
 from tubelet.train.building import spreads
 from tubelet.train.checkpoint import folder as checkpoint
-from tubelet.train.checkpoint.folder import Checkpoint
+from tubelet.train.checkpoint.folder import RunState
 from tubelet.train.distributed.device import compile_blocks
 from tubelet.train.distributed.process_group import barrier, is_main, place
 from tubelet.train.fsdp_replica import FSDPReplica
@@ -91,7 +91,7 @@ class DDPReplica:
     def save(self, step: int, facts: Mapping[str, Any], *, keep: int) -> None:
         if is_main():
             ema = self._job.ema
-            state = Checkpoint(
+            state = RunState(
                 step=step,
                 model=self._job.method.state_dict(),
                 optimizer=self.optimizer.state(),

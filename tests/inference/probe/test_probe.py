@@ -19,7 +19,7 @@ from tubelet.disk.npy import row_file
 from tubelet.inference.model import Model, load
 from tubelet.inference.probe.attentive import AttentiveTraining, read_attentive
 from tubelet.inference.probe.features import FeaturePlan, read_features
-from tubelet.inference.probe.probe import KINDS, ProbeReport, ProbeSettings, probe
+from tubelet.inference.probe.probe import PROBES, ProbeReport, ProbeSettings, probe
 from tubelet.inference.progress import Quiet
 from tubelet.sets.pair import LabelledSets, read_sets
 from tubelet.video.lists.manifest import read_manifest
@@ -66,11 +66,11 @@ def test_all_three_probes_see_bright_from_dark_and_write_every_file(
     model: Model, sets: LabelledSets, tmp_path: Path
 ) -> None:
     report = run(model, sets, tmp_path / "out")
-    assert [found.kind for found in report.results] == list(KINDS)
+    assert [found.kind for found in report.results] == list(PROBES)
     assert [found.top1 for found in report.results] == [1.0, 1.0, 1.0]
     assert (report.chance, report.videos, report.skipped, report.missing) == (0.5, (12, 8), (), ())
     tables = ["classes.csv", "confusion.csv", "confusion.png", "metrics.json", "predictions.csv"]
-    for kind in KINDS:
+    for kind in PROBES:
         own = ["attentive.json", "attentive.safetensors"] if kind == "attentive" else []
         assert sorted(path.name for path in (tmp_path / "out" / kind).iterdir()) == sorted([*own, *tables])
     found = rows(tmp_path / "out/knn/predictions.csv")

@@ -19,7 +19,7 @@ from tubelet.video.lists.manifest import VideoRef
 from tubelet.video.read.decoders import Reading
 from tubelet.video.read.errors import BadVideo
 from tubelet.video.read.file import VideoFile, open_video
-from tubelet.video.read.part import Part, PartOfVideo, bounds_at, open_part, parts_of
+from tubelet.video.read.part import PartOfVideo, VideoPart, bounds_at, open_part, parts_of
 from tubelet.video.sample import Strided
 
 PLAN = ClipPlan(
@@ -71,8 +71,8 @@ def test_a_piece_follows_the_times_of_the_frames_not_their_number(tmp_path: Path
     times = [*range(0, 100, 10), *range(100, 1000, 90)]
     path = write_video(tmp_path / "uneven.mp4", len(times), times=times)
     with open_video(path) as video:
-        assert len(PartOfVideo(video, Part(1, 0.0, 0.5))) == sum(time < 500 for time in times)
-        assert len(PartOfVideo(video, Part(2, 0.5, inf))) == sum(time >= 500 for time in times)
+        assert len(PartOfVideo(video, VideoPart(1, 0.0, 0.5))) == sum(time < 500 for time in times)
+        assert len(PartOfVideo(video, VideoPart(2, 0.5, inf))) == sum(time >= 500 for time in times)
 
 
 def test_clips_of_a_piece_come_from_the_piece_alone(

@@ -54,7 +54,7 @@ class FeaturePlan:
 
 
 @dataclass(frozen=True)
-class Features:
+class ProbeFeatures:
     """Rows of the videos that could be read; `index` is their place in the manifest, ascending.
 
     `tokens` is a memory map, None where not asked for.
@@ -69,7 +69,7 @@ class Features:
 
 def read_features(
     model: Model, videos: tuple[VideoRef, ...], plan: FeaturePlan, *, split: str, progress: Progress
-) -> Features:
+) -> ProbeFeatures:
     """Features of all videos, from the cache where it holds them.
 
     Every unreadable video is told and listed in `skipped`; the caller decides whether that is too many, and whatever
@@ -169,7 +169,7 @@ def _encode(
     return pooled, both
 
 
-def _load(stem: Path, videos: tuple[VideoRef, ...], *, tokens: bool) -> Features | None:
+def _load(stem: Path, videos: tuple[VideoRef, ...], *, tokens: bool) -> ProbeFeatures | None:
     """What is kept under this name; None where a part is absent or damaged."""
     try:
         record = json.loads(_record_file(stem).read_text(encoding="utf-8"))
@@ -183,7 +183,7 @@ def _load(stem: Path, videos: tuple[VideoRef, ...], *, tokens: bool) -> Features
         return None
     if len(pooled) != len(index) or (mapped is not None and len(mapped) != len(index)):
         return None
-    return Features(pooled, mapped, labels_of(videos)[index], index, skipped)
+    return ProbeFeatures(pooled, mapped, labels_of(videos)[index], index, skipped)
 
 
 def _pooled_file(stem: Path) -> Path:

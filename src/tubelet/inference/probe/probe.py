@@ -24,7 +24,7 @@ from tubelet.inference.probe.attentive import (
     train_attentive,
     write_attentive,
 )
-from tubelet.inference.probe.features import FeaturePlan, Features, ProbeScores, read_features
+from tubelet.inference.probe.features import FeaturePlan, ProbeFeatures, ProbeScores, read_features
 from tubelet.inference.probe.knn import knn
 from tubelet.inference.probe.linear import linear
 from tubelet.inference.progress import Progress
@@ -79,8 +79,8 @@ class ProbeTask:
     """What every probe is given."""
 
     model: Model
-    train: Features
-    val: Features
+    train: ProbeFeatures
+    val: ProbeFeatures
     sets: LabelledSets
     settings: ProbeSettings
     progress: Progress
@@ -115,7 +115,7 @@ def probe(
     return report
 
 
-def _check_val(val: Features, sets: LabelledSets, settings: ProbeSettings) -> None:
+def _check_val(val: ProbeFeatures, sets: LabelledSets, settings: ProbeSettings) -> None:
     if val.skipped and not settings.allow_missing:
         first = val.skipped[0]
         others = f" (and {len(val.skipped) - 1} more)" if len(val.skipped) > 1 else ""
@@ -125,7 +125,9 @@ def _check_val(val: Features, sets: LabelledSets, settings: ProbeSettings) -> No
         )
 
 
-def _check_train(train: Features, val: Features, sets: LabelledSets, *, settings: ProbeSettings, out: Path) -> None:
+def _check_train(
+    train: ProbeFeatures, val: ProbeFeatures, sets: LabelledSets, *, settings: ProbeSettings, out: Path
+) -> None:
     write_csv(out / SKIPPED, ["path", "reason"], [[str(bad.path), bad.reason] for bad in train.skipped])
     if len(train.skipped) > settings.max_skipped * len(sets.train):
         raise ValueError(
@@ -139,7 +141,7 @@ def _check_train(train: Features, val: Features, sets: LabelledSets, *, settings
         raise ValueError(f"{sets.sources[0]}: the training videos that can be read are all of one class")
 
 
-def _chance(train: Features, val: Features) -> float:
+def _chance(train: ProbeFeatures, val: ProbeFeatures) -> float:
     frequency = np.bincount(train.labels, minlength=int(val.labels.max()) + 1) / len(train.labels)
     return float(frequency[val.labels].mean())
 
@@ -215,7 +217,7 @@ def _say_attentive(found: ProbeResult, chance: float) -> str:
 
 @dataclass(frozen=True)
 class Probe:
-    """A kind of probe: how it is run, and what is said of its result (given chance) beside its accuracy, if anything."""
+    """A kind of probe: how it is run, and what is said of its result, given chance, beside its accuracy."""
 
     run: Callable[[ProbeTask], ProbeScores]
     words: Callable[[ProbeResult, float], str]
@@ -228,7 +230,7 @@ PROBES: Final[dict[Kind, Probe]] = {
 }
 
 
-def _measure(kind: Kind, reached: ProbeScores, val: Features, classes: int) -> ProbeResult:
+def _measure(kind: Kind, reached: ProbeScores, val: ProbeFeatures, classes: int) -> ProbeResult:
     counts = confusion(val.labels, ranked(reached.scores, 1)[:, 0], classes)
     return ProbeResult(
         kind=kind,

@@ -45,7 +45,7 @@ PARTS: Final = ("model/", "optimizer/", "average/")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class RunState:
     """All that a run needs to go on after `step`. `average` are the EMA weights; `facts` is plain JSON."""
 
     step: int
@@ -55,7 +55,7 @@ class Checkpoint:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save(checkpoint: Checkpoint, out: Path, *, keep: int) -> Path:
+def save(checkpoint: RunState, out: Path, *, keep: int) -> Path:
     """Write a checkpoint of the run `out`, whole or not at all, then remove all but the newest `keep`.
 
     OSError where the disk is full or fails: the checkpoints from before are then as they were.
@@ -73,7 +73,7 @@ def save(checkpoint: Checkpoint, out: Path, *, keep: int) -> Path:
     return folder
 
 
-def save_sharded(checkpoint: Checkpoint, out: Path, *, keep: int) -> Path:
+def save_sharded(checkpoint: RunState, out: Path, *, keep: int) -> Path:
     """The same for tensors that are spread over ranks, each of which writes its own rows; all ranks call this."""
     folder = folder_of(out, checkpoint.step)
     parts = (checkpoint.model, checkpoint.optimizer, checkpoint.average or {})
@@ -180,14 +180,14 @@ def check(folder: Path) -> None:
             raise ValueError(f"{path}: damaged or cut short ({_short(error)})") from error
 
 
-def load(folder: Path) -> Checkpoint:
+def load(folder: Path) -> RunState:
     """Read a checkpoint folder of either form into whole tensors; ValueError names a damaged file."""
     state = read_state(folder)
     if is_sharded(folder):
         model, optimizer, average = (sharded.read_whole(folder, part) for part in PARTS)
-        return Checkpoint(int(state["step"]), model, optimizer, average or None, state)
+        return RunState(int(state["step"]), model, optimizer, average or None, state)
     average_file = folder / AVERAGE_FILE
-    return Checkpoint(
+    return RunState(
         step=int(state["step"]),
         model=read_tensors(folder / MODEL_FILE),
         optimizer=read_tensors(folder / OPTIMIZER_FILE),

@@ -12,9 +12,9 @@ from typing import Final
 from tubelet.disk.tables import SKIPPED, Cell, read_csv, write_csv
 from tubelet.disk.write import write_list, write_text
 from tubelet.video.lists.manifest import Manifest
-from tubelet.video.lists.shards import Sample, write_shards
-from tubelet.video.prepare.prepare import Collection
-from tubelet.video.prepare.transcode import Part
+from tubelet.video.lists.shards import ShardSample, write_shards
+from tubelet.video.prepare.collection import Collection
+from tubelet.video.prepare.transcode import PreparedFile
 
 SOURCES: Final = "sources.csv"
 OWNERS: Final = ".lists.json"
@@ -27,7 +27,7 @@ _COLUMNS: Final = (
 class Made:
     """A prepared file with the source that it is from, and its label and class where the manifest has them."""
 
-    part: Part
+    part: PreparedFile
     source: Path
     label: int | None
     class_name: str | None
@@ -75,7 +75,7 @@ def write_lists(collection: Collection, name: str, *, max_skipped: float) -> Pat
 def write_collection_shards(collection: Collection, name: str, *, shard_bytes: int) -> list[Path]:
     """Put the files of `NAME.csv` into shards beside it, in its order."""
     samples = [
-        Sample(
+        ShardSample(
             collection.out / one.part.path,
             {
                 "name": one.part.path.as_posix(),

@@ -22,7 +22,7 @@ from tubelet.video.read.info import VideoInfo
 
 
 @dataclass(frozen=True)
-class Part:
+class VideoPart:
     """Frames shown from `start_seconds` on and before `end_seconds`, both counted from the first frame of the video.
 
     `number` counts the pieces of a video from 1; the last one ends with the video (`end_seconds` is infinite).
@@ -42,7 +42,7 @@ class Part:
         return f"from {self.start_seconds:g} s {end}"
 
 
-def parts_of(seconds: float, each_seconds: float) -> tuple[Part | None, ...]:
+def parts_of(seconds: float, each_seconds: float) -> tuple[VideoPart | None, ...]:
     """Pieces of `each_seconds` of a video of `seconds`; (None,), the whole, where it is not long enough for two.
 
     What is left at the end becomes a piece of its own from half of that length on, else it goes to the piece before.
@@ -51,7 +51,7 @@ def parts_of(seconds: float, each_seconds: float) -> tuple[Part | None, ...]:
     if count < 2:
         return (None,)
     return tuple(
-        Part(
+        VideoPart(
             number=number + 1,
             start_seconds=number * each_seconds,
             end_seconds=inf if number == count - 1 else (number + 1) * each_seconds,
@@ -66,7 +66,7 @@ _ROUNDING_SECONDS: Final = 1e-6
 class PartOfVideo:
     """The frames of a part of an open video, numbered from 0. BadVideo where the part holds none."""
 
-    def __init__(self, video: Video, part: Part) -> None:
+    def __init__(self, video: Video, part: VideoPart) -> None:
         self._video = video
         self._first, self._stop = _bounds(video, part)
         if self._first >= self._stop:
@@ -91,13 +91,13 @@ class PartOfVideo:
 
 
 @contextmanager
-def open_part(reading: Reading, path: Path, part: Part | None) -> Iterator[Video | PartOfVideo]:
+def open_part(reading: Reading, path: Path, part: VideoPart | None) -> Iterator[Video | PartOfVideo]:
     """A video, or a part of it, for the time of a `with` block. BadVideo where it cannot be read."""
     with reading.open(path) as video:
         yield video if part is None else PartOfVideo(video, part)
 
 
-def _bounds(video: Video, part: Part) -> tuple[int, int]:
+def _bounds(video: Video, part: VideoPart) -> tuple[int, int]:
     """The first frame of the part, and the first one after it."""
     if isinstance(video, VideoFile | FrameFolder | ImageFile):
         edges = np.array([part.start_seconds, part.end_seconds]) - _ROUNDING_SECONDS
@@ -108,7 +108,7 @@ def _bounds(video: Video, part: Part) -> tuple[int, int]:
     return bounds_at(video.info.fps, len(video), part)
 
 
-def bounds_at(rate: float, frames: int, part: Part) -> tuple[int, int]:
+def bounds_at(rate: float, frames: int, part: VideoPart) -> tuple[int, int]:
     """The first frame of the part, and the first one after it, where frames come at a constant `rate` a second.
 
     For decoders that tell no times without decoding.
