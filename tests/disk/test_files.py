@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tubelet.data.dataset import Skipped
-from tubelet.disk.lock import new_folder, remove_leftovers, write_text
+from tubelet.disk.write import new_folder, remove_leftovers, write_text
 from tubelet.train.distributed.signals import stop_request
 from tubelet.train.records.log import RunLog, read_log
 from tubelet.train.records.skips import Skips, read_skipped

@@ -10,13 +10,6 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-from tubelet.disk.write import is_disk_full as is_disk_full
-from tubelet.disk.write import new_folder as new_folder
-from tubelet.disk.write import open_folder as open_folder
-from tubelet.disk.write import remove_leftovers as remove_leftovers
-from tubelet.disk.write import temporary_of as temporary_of
-from tubelet.disk.write import write_text as write_text
-
 LOCK: Final = ".lock"
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems
 _POLL_SECONDS: Final = 0.05

@@ -14,8 +14,8 @@ from jaxtyping import Int
 from tubelet.data.dataset import Skipped
 from tubelet.data.workers.loader import worker_deaths
 from tubelet.disk.layout import CLASSES_FILE, EVALUATION_FOLDER
-from tubelet.disk.lock import open_folder
 from tubelet.disk.tables import write_json
+from tubelet.disk.write import open_folder
 from tubelet.eval.metrics import ClassRow, Interval, class_rows, confusion, mean_class_accuracy, ranked, top_k, wilson
 from tubelet.eval.results import BEST, write_results
 from tubelet.eval.scoring import Scored, score_videos

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from tubelet.disk.lock import write_text
+from tubelet.disk.write import write_text
 from tubelet.pictures.reconstruct import load_autoencoder, reconstruct
 from tubelet.pictures.strips import strip
 from tubelet.train.records.log import LOG, read_log

@@ -12,7 +12,7 @@ from typing import Final, cast
 from tubelet.data.class_names import names_text
 from tubelet.data.mixed import Source
 from tubelet.disk.layout import CLASSES_FILE
-from tubelet.disk.lock import write_text
+from tubelet.disk.write import write_text
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.distillation import Supervised
 from tubelet.plan.count.peaks import throughput_scale_of

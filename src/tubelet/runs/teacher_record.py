@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tubelet.disk.integrity import tensor_bytes
 from tubelet.disk.layout import TEACHER_FILE
-from tubelet.disk.lock import write_text
+from tubelet.disk.write import write_text
 from tubelet.targets.frozen import FrozenTarget
 from tubelet.targets.unions import Target
 from tubelet.train.distributed.process_group import on_main

@@ -12,7 +12,7 @@ from typing import Final
 
 from tubelet.cli.demo.story import story_of
 from tubelet.data.synthetic.videos import SyntheticSet, make_dataset
-from tubelet.disk.lock import open_folder, write_text
+from tubelet.disk.write import open_folder, write_text
 from tubelet.doctor.machine import cores
 from tubelet.eval.evaluate import evaluate
 from tubelet.pictures.report import Contender, read_metrics, write_report

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tubelet.disk.integrity import sums_of
 from tubelet.disk.layout import CLASSES_FILE, MODEL_FILE, MODEL_FOLDER, RECIPE_FILE
-from tubelet.disk.lock import write_text
+from tubelet.disk.write import write_text
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, ProgressiveRecipe, read_recipe
 from tubelet.spec import did_you_mean, replace
 from tubelet.targets.frozen import FrozenSpec

@@ -13,8 +13,9 @@ from typing import Any, Final
 import torch
 
 from tubelet.disk.layout import EVALUATION_FOLDER, RECIPE_FILE
-from tubelet.disk.lock import only_run_in, open_folder
+from tubelet.disk.lock import only_run_in
 from tubelet.disk.tables import write_csv
+from tubelet.disk.write import open_folder
 from tubelet.eval.evaluate import evaluate
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, ProgressiveRecipe, write_recipe
 from tubelet.runs.finetune import finetune

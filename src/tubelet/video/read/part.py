@@ -6,18 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil, floor, inf
+from math import floor, inf
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
 from tubelet.video.read.decoders import Reading, Video
 from tubelet.video.read.errors import BadVideo
-from tubelet.video.read.file import VideoFile
-from tubelet.video.read.frame_folder import FrameFolder
-from tubelet.video.read.image_file import ImageFile
 from tubelet.video.read.info import VideoInfo
 
 
@@ -60,15 +56,12 @@ def parts_of(seconds: float, each_seconds: float) -> tuple[VideoPart | None, ...
     )
 
 
-_ROUNDING_SECONDS: Final = 1e-6
-
-
 class PartOfVideo:
     """The frames of a part of an open video, numbered from 0. BadVideo where the part holds none."""
 
     def __init__(self, video: Video, part: VideoPart) -> None:
         self._video = video
-        self._first, self._stop = _bounds(video, part)
+        self._first, self._stop = video.between(part.start_seconds, part.end_seconds)
         if self._first >= self._stop:
             raise BadVideo(video.path, f"no frame {part.words}")
 
@@ -95,24 +88,3 @@ def open_part(reading: Reading, path: Path, part: VideoPart | None) -> Iterator[
     """A video, or a part of it, for the time of a `with` block. BadVideo where it cannot be read."""
     with reading.open(path) as video:
         yield video if part is None else PartOfVideo(video, part)
-
-
-def _bounds(video: Video, part: VideoPart) -> tuple[int, int]:
-    """The first frame of the part, and the first one after it."""
-    if isinstance(video, VideoFile | FrameFolder | ImageFile):
-        edges = np.array([part.start_seconds, part.end_seconds]) - _ROUNDING_SECONDS
-        first, stop = np.searchsorted(video.seconds, edges)
-        return int(first), int(stop)
-    if video.info.fps <= 0:
-        raise BadVideo(video.path, "cannot be cut: it states no frame rate")
-    return bounds_at(video.info.fps, len(video), part)
-
-
-def bounds_at(rate: float, frames: int, part: VideoPart) -> tuple[int, int]:
-    """The first frame of the part, and the first one after it, where frames come at a constant `rate` a second.
-
-    For decoders that tell no times without decoding.
-    """
-    first = ceil((part.start_seconds - _ROUNDING_SECONDS) * rate)
-    stop = frames if part.end_seconds == inf else ceil((part.end_seconds - _ROUNDING_SECONDS) * rate)
-    return first, min(stop, frames)

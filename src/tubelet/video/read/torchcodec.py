@@ -21,7 +21,7 @@ from jaxtyping import Int64, UInt8
 
 from tubelet.video.read.byte_range import ByteRangeReader, byte_range_of, file_of
 from tubelet.video.read.errors import BadVideo, damage
-from tubelet.video.read.file import VideoInfo
+from tubelet.video.read.info import VideoInfo, between_at_rate
 from tubelet.video.read.limits import Limits
 from tubelet.video.read.pixels import shrink
 
@@ -81,6 +81,12 @@ class TorchcodecFile:
             data if len(wanted) == len(order) and (wanted == order).all() else data[places]
         )
         return found
+
+    def between(self, start_seconds: float, end_seconds: float) -> tuple[int, int]:
+        """The first frame from `start_seconds` on, and the first one from `end_seconds` on, at the mean rate."""
+        if self.info.fps <= 0:
+            raise BadVideo(self.path, "cannot be cut: it states no frame rate")
+        return between_at_rate(self.info.fps, len(self), start_seconds, end_seconds)
 
     def close(self) -> None:
         """Give the file back."""
