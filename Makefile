@@ -37,7 +37,7 @@ test-all: lint
 	$(BIN)/pytest -n 2 --durations=30
 
 bench: dev
-	for script in $(filter-out benchmarks/common.py benchmarks/videos.py benchmarks/dual.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out benchmarks/common.py benchmarks/videos.py benchmarks/peer.py benchmarks/dual.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
 	$(BIN)/python benchmarks/step.py --dual
 
 clean:

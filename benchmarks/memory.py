@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from common import append, facts, installed
-from step import TOLERANCE, check, peer
+from peer import TOLERANCE, check, peer
 from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
 from tubelet.nn.pixels import IMAGENET_MEAN, IMAGENET_STD
 from tubelet.plan.measure.real_steps import GIVES_BACK, forget_peak, resident_bytes
@@ -32,7 +32,6 @@ from tubelet.recipes.videomae import pretrain_b800_k400, pretrain_s1600_k400
 from tubelet.rng import generator, step_rng
 from tubelet.types import Batch, Clips, Mask
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 SIZES: Final = {"s": pretrain_s1600_k400, "b": pretrain_b800_k400}
 SIDES: Final = ("tubelet", "transformers")
 STEPS: Final = 2

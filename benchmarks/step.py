@@ -9,10 +9,7 @@ The peer runs with SDPA and with its own attention; the better of the two counts
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,26 +17,20 @@ import torch
 from torch import Tensor
 
 from common import append, facts, interleaved, matmul_peak, medians, spread
-from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
-from tubelet.models.decoder import DecoderSpec
+from peer import TOLERANCE, check, peer
+from tubelet.methods.autoencoder import MaskedAutoencoder
 from tubelet.nn.pixels import IMAGENET_MEAN, IMAGENET_STD
-from tubelet.recipe import PretrainRecipe
 from tubelet.recipes import RECIPES
 from tubelet.rng import generator, step_rng
 from tubelet.types import Batch, Clips, Mask
-from tubelet.weights.export.huggingface import to_huggingface
-from tubelet.weights.imported import Imported
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 SIZES: Final = {"s": "videomae-s-k400-1600-pretrain", "b": "videomae-b-k400-1600-pretrain"}
-TOLERANCE: Final = {"fp32": 1e-5, "bf16": 1e-2}
-"""Largest relative difference between the two losses."""
 
 
 def main() -> None:
     options = read_options()
     if options.dual:
-        from dual import run  # it needs this file
+        from dual import run
 
         run(options)
         return
@@ -100,29 +91,6 @@ def ours(size: str, clips: int, device: torch.device) -> tuple[MaskedAutoencoder
     mean, std = (torch.tensor(x, device=device).view(1, 3, 1, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
     pixels = ((video.float() / 255 - mean) / std).transpose(1, 2).contiguous()
     return method, batch, pixels, hidden.flatten(1)
-
-
-def peer(method: MaskedAutoencoder, attention: str, device: torch.device) -> Any:
-    """`VideoMAEForPreTraining` with the weights of ours, through the folder that the export writes."""
-    from transformers import VideoMAEForPreTraining
-
-    decoder = method.decoder
-    first: Any = decoder.blocks[0]
-    spec = DecoderSpec(width=first.attention.width, depth=len(decoder.blocks), heads=first.attention.heads)
-    model = MaskedAutoencoderSpec(encoder=method.encoder.spec, decoder=spec)
-    recipe = PretrainRecipe(name="benchmark", clip=method.encoder.clip, model=model)
-    with tempfile.TemporaryDirectory() as folder:
-        to_huggingface(Imported(Path(folder), "benchmark", method.state_dict(), recipe), Path(folder) / "peer")
-        module: Any = VideoMAEForPreTraining.from_pretrained(Path(folder) / "peer", attn_implementation=attention)
-    return module.to(device).train()
-
-
-def check(losses: dict[str, float], tolerance: float) -> None:
-    """Nothing is timed before the losses agree."""
-    for name, loss in losses.items():
-        difference = abs(loss - losses["tubelet"]) / losses["tubelet"]
-        if not difference <= tolerance:
-            raise SystemExit(f"losses differ: {name} {loss}, tubelet {losses['tubelet']} (relative {difference:.1e})")
 
 
 def report(

@@ -33,6 +33,7 @@ import numpy as np
 
 from tubelet.data.synthetic.scenes import clip_of
 from tubelet.data.synthetic.videos import write_video
+from tubelet.disk.layout import MODEL_FILE
 from tubelet.recipe import PretrainRecipe, override, to_yaml
 from tubelet.recipes.demo import demo_pretrain
 from tubelet.rng import generator
@@ -157,7 +158,7 @@ class Soak:
         while self.left > 0 and not self.tally.faults:
             self.tally.rounds += 1
             out = self.folder / f"killed-{self.tally.rounds}"
-            while not (out / "model" / checkpoint.MODEL).is_file() and not self.tally.faults:
+            while not (out / "model" / MODEL_FILE).is_file() and not self.tally.faults:
                 self.one_launch(out)
             self.tally.faults += [] if self.tally.faults else differences(whole, out)
         return self.tally
@@ -252,7 +253,7 @@ def differences(one: Path, other: Path) -> list[str]:
         left, right = getattr(mine, part), getattr(yours, part)
         if left.keys() != right.keys() or not all(value.equal(right[name]) for name, value in left.items()):
             faults.append(f"{other}: another {part} than {one}")
-    models = [(run / "model" / checkpoint.MODEL).read_bytes() for run in (one, other)]
+    models = [(run / "model" / MODEL_FILE).read_bytes() for run in (one, other)]
     return faults if models[0] == models[1] else [*faults, f"{other}: another model than {one}"]
 
 

@@ -1,8 +1,10 @@
 """The house: imports point down, and `import tubelet` and `tubelet --help` stay light."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,51 @@ except SystemExit as stop:
     assert not stop.code"""
     loaded = modules_after(statement)
     assert not loaded & {"torch", "numpy", "av", "pydantic", "matplotlib"}
+
+
+BENCHMARKS = SOURCE.parents[1] / "benchmarks"
+
+
+def names_of_imports(path: Path) -> set[str]:
+    """First words of what a file imports, wherever in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    plain = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {(node.module or "").split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
+
+
+def test_benchmarks_have_no_import_circle() -> None:
+    needs = {path.stem: names_of_imports(path) for path in BENCHMARKS.glob("*.py")}
+    left = {name: needed & needs.keys() for name, needed in needs.items()}
+    while free := {name for name, needed in left.items() if not needed & left.keys()}:
+        left = {name: needed for name, needed in left.items() if name not in free}
+    assert not left, f"they import each other: {sorted(left)}"
+
+
+def classes_of(path: Path) -> list[str]:
+    return [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+
+
+DEFINED_TWICE = frozenset(
+    ["Batch", "Block", "Cube", "LabelledSets", "Part", "Run", "Scores", "Source", "Speed", "Stage", "_Block", "_Found"]
+)  # to be emptied
+
+
+def test_no_class_name_is_defined_twice() -> None:
+    names = Counter(name for path in MODULES for name in classes_of(path))
+    twice = {name for name, count in names.items() if count > 1}
+    assert not twice - DEFINED_TWICE, f"defined more than once: {sorted(twice - DEFINED_TWICE)}"
+
+
+OF_THE_DISK = re.compile(r"\b(fsync|fcntl|flock|lockf|msvcrt|filelock)\b|\bos\.(replace|rename)\(|\.rename\(")
+RENAMES = re.compile(r"\b(temporary|unfinished|path|file|folder)\.replace\(")
+
+
+def test_only_the_room_of_the_disk_syncs_locks_and_renames() -> None:
+    found = [
+        f"{path.relative_to(SOURCE)}:{number}: {line.strip()}"
+        for path in MODULES
+        if room_of(path) != "disk"
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if OF_THE_DISK.search(line) or RENAMES.search(line)
+    ]
+    assert not found, "\n".join(found)

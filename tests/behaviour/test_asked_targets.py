@@ -30,7 +30,7 @@ from tubelet.runs.pretrain import pretrain
 from tubelet.spec import replace
 from tubelet.targets.frozen import FrozenTarget
 from tubelet.train.building import build_method
-from tubelet.train.checkpoint.export import write_model
+from tubelet.train.checkpoint.folder import write_model
 from tubelet.train.distributed.signals import Interrupted
 
 SHAPES = {

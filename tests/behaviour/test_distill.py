@@ -28,8 +28,7 @@ from tubelet.runs.finetune import finetune
 from tubelet.runs.teacher_record import digest
 from tubelet.spec import replace
 from tubelet.train.building import build_method
-from tubelet.train.checkpoint.export import write_model
-from tubelet.train.checkpoint.folder import saved
+from tubelet.train.checkpoint.folder import saved, write_model
 from tubelet.train.distributed.signals import Interrupted
 from tubelet.train.job import Job
 from tubelet.train.loop import fit

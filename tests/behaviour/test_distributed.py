@@ -27,9 +27,10 @@ from toy_labelled import labelled_folder, toy_recipe, tubelet
 from toy_run import Notes, ToySet, finetune_job, killer, log_lines, pretrain_job, records
 
 from tubelet.data.dataset import Sample
+from tubelet.disk.layout import MODEL_FILE
 from tubelet.recipe import override, to_yaml
 from tubelet.train.checkpoint import folder as checkpoint
-from tubelet.train.checkpoint.folder import MODEL, saved
+from tubelet.train.checkpoint.folder import saved
 from tubelet.train.distributed import heartbeat as pulse
 from tubelet.train.distributed.process_group import joined, place
 from tubelet.train.distributed.shard import full_tensor as together
@@ -90,7 +91,7 @@ def test_ranks_give_the_losses_of_one_process(kind: str, parallel: str, world: i
     all_ended(spread(kind, tmp_path / "many", f"run.parallel={parallel}", *size, world=world, dataset=dataset))
     assert len([record for record in records(tmp_path / "one") if "loss" in record]) == 12
     assert_close(tmp_path / "one", tmp_path / "many")
-    final = load_file(saved(tmp_path / "one")[-1] / MODEL)
+    final = load_file(saved(tmp_path / "one")[-1] / MODEL_FILE)
     for rank in range(world):
         weights = torch.load(tmp_path / f"many-{rank}.pt", weights_only=True)
         assert weights.keys() == final.keys()
@@ -203,7 +204,7 @@ def test_a_stop_that_one_rank_is_told_stops_all_after_the_same_step(tmp_path: Pa
     assert_equal(*(checkpoint.load(saved(tmp_path / run)[-1]) for run in ("whole", "parts")))
 
 
-def assert_equal(one: checkpoint.Checkpoint, other: checkpoint.Checkpoint) -> None:
+def assert_equal(one: checkpoint.RunState, other: checkpoint.RunState) -> None:
     assert one.average
     assert other.average
     for mine, yours in ((one.model, other.model), (one.optimizer, other.optimizer), (one.average, other.average)):
@@ -401,7 +402,7 @@ def test_torchrun_stops_goes_on_and_gives_the_model_of_one_process(parallel: str
         [r["evaluation"]["accuracy"] for r in records(tmp_path / o) if "evaluation" in r] for o in ("one", "two")
     ]
     assert accuracies[0] == accuracies[1]
-    ours, theirs = (load_file(tmp_path / run / "model" / MODEL) for run in ("two", "one"))
+    ours, theirs = (load_file(tmp_path / run / "model" / MODEL_FILE) for run in ("two", "one"))
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4)

@@ -21,9 +21,10 @@ from safetensors.torch import load_file
 from toy_labelled import write_video
 from toy_run import CLIP, Notes, ToySet, finetune_job, log_lines, pretrain_job, pretrain_recipe, records
 
+from tubelet.disk.layout import AVERAGE_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE
 from tubelet.runs.pretrain import pretrain
 from tubelet.train.checkpoint import folder as checkpoint
-from tubelet.train.checkpoint.folder import AVERAGE, MODEL, OPTIMIZER, STATE, saved
+from tubelet.train.checkpoint.folder import saved
 from tubelet.train.checkpoint.resume import prepare
 from tubelet.train.loop import Job, fit
 from tubelet.types import Batch, Output
@@ -81,7 +82,7 @@ def test_data_that_cannot_be_written_are_read(read_only_videos: Path, workers: i
         (read_only_videos / "new").write_text("")
     changes = (f"data.videos={read_only_videos}", f"data.workers={workers}", "schedule.epochs=2")
     recipe = pretrain_recipe(*changes, f"data.cache={tmp_path / 'cache'}")
-    assert (pretrain(recipe, tmp_path / "run", Notes()) / MODEL).is_file()
+    assert (pretrain(recipe, tmp_path / "run", Notes()) / MODEL_FILE).is_file()
     assert len(records(tmp_path / "run")) == 2
 
 
@@ -103,7 +104,7 @@ def test_a_disk_that_fills_while_saving_costs_no_checkpoint(tmp_path: Path, monk
 
     def write(tensors: Any, path: Path) -> None:
         plain(tensors, path)
-        if "step-00000008" in str(path) and path.name == OPTIMIZER:
+        if "step-00000008" in str(path) and path.name == OPTIMIZER_FILE:
             path.write_bytes(path.read_bytes()[:100])
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
@@ -132,11 +133,11 @@ def spoil(path: Path, how: str) -> None:
     elif how == "garbage":
         path.write_bytes(b"\x80\x02garbage" * 99)
     else:  # a flipped bit in the middle: still a file that opens
-        place = data.index(b'"lr"') + 7 if path.name == STATE else len(data) - 9
+        place = data.index(b'"lr"') + 7 if path.name == STATE_FILE else len(data) - 9
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
 
 
-@pytest.mark.parametrize("file", [MODEL, OPTIMIZER, AVERAGE, STATE])
+@pytest.mark.parametrize("file", [MODEL_FILE, OPTIMIZER_FILE, AVERAGE_FILE, STATE_FILE])
 @pytest.mark.parametrize("how", ["cut", "remove", "garbage", "flip"])
 def test_a_run_goes_back_to_the_checkpoint_before_a_damaged_one(file: str, how: str, tmp_path: Path) -> None:
     changes = ("run.keep=3", "schedule.epochs=2", "run.save_every=2")
@@ -151,7 +152,7 @@ def test_a_run_goes_back_to_the_checkpoint_before_a_damaged_one(file: str, how: 
     assert "kept as step-00000006.damaged; going back to step-00000004" in line
     assert names(tmp_path / "run") == ["step-00000002", "step-00000004", "step-00000006", "step-00000006.damaged"]
     assert log_lines(tmp_path / "run") == log_lines(tmp_path / "whole")
-    for name in (MODEL, OPTIMIZER, AVERAGE):
+    for name in (MODEL_FILE, OPTIMIZER_FILE, AVERAGE_FILE):
         ours, theirs = (load_file(saved(tmp_path / run)[-1] / name) for run in ("run", "whole"))
         assert all(value.equal(ours[key]) for key, value in theirs.items())
 
@@ -159,11 +160,11 @@ def test_a_run_goes_back_to_the_checkpoint_before_a_damaged_one(file: str, how: 
 def test_where_no_checkpoint_is_whole_the_run_refuses_and_keeps_them(tmp_path: Path) -> None:
     fit(pretrain_job(tmp_path, "schedule.epochs=2"), Notes())
     for folder in saved(tmp_path):
-        spoil(folder / MODEL, "flip")
+        spoil(folder / MODEL_FILE, "flip")
     before = names(tmp_path)
     for _ in range(2):
         message = refused(pretrain_job(tmp_path, "schedule.epochs=2"))
-        assert str(saved(tmp_path)[-1] / MODEL) in message
+        assert str(saved(tmp_path)[-1] / MODEL_FILE) in message
         assert "no older checkpoint is whole" in message
         assert "--fresh" in message
         assert names(tmp_path) == before
@@ -175,11 +176,11 @@ def test_checkpoints_from_before_there_were_checksums_still_load(how: str, tmp_p
     with pytest.raises(KeyboardInterrupt):
         fit(pretrain_job(tmp_path / "run"), Notes(act=stop_hard_at(9)))
     for folder in saved(tmp_path / "run"):
-        state = json.loads((folder / STATE).read_text())
+        state = json.loads((folder / STATE_FILE).read_text())
         del state["files"], state["sha256"], state["recipe"]["run"]["parallel"]
-        (folder / STATE).write_text(json.dumps(state))
+        (folder / STATE_FILE).write_text(json.dumps(state))
     if how == "cut":
-        spoil(saved(tmp_path / "run")[-1] / OPTIMIZER, how)
+        spoil(saved(tmp_path / "run")[-1] / OPTIMIZER_FILE, how)
     notes = Notes()
     fit(pretrain_job(tmp_path / "run"), notes)
     assert any("DAMAGED" in line for line in notes.lines) == (how == "cut")
@@ -188,7 +189,7 @@ def test_checkpoints_from_before_there_were_checksums_still_load(how: str, tmp_p
 
 def test_a_damaged_checkpoint_of_another_recipe_is_left_alone(tmp_path: Path) -> None:
     fit(pretrain_job(tmp_path), Notes())
-    spoil(saved(tmp_path)[-1] / MODEL, "flip")
+    spoil(saved(tmp_path)[-1] / MODEL_FILE, "flip")
     before = names(tmp_path)
     assert "another recipe" in refused(pretrain_job(tmp_path, "seed=5"))
     assert names(tmp_path) == before
@@ -199,7 +200,7 @@ def test_a_checkpoint_of_another_shape_names_the_tensor_and_both_shapes(tmp_path
     job = pretrain_job(tmp_path)
     wider = pretrain_recipe("model.decoder.width=32").model.build(CLIP, job.recipe.target)  # type: ignore[union-attr]
     message = refused(replace(job, method=wider))
-    assert MODEL in message
+    assert MODEL_FILE in message
     assert "'decoder." in message
     assert "16], the model" in message
     assert "32]; was it made" in message

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from toy_labelled import labelled_folder, toy_recipe
 from toy_run import Notes, killer, pretrain_job, records
 
+from tubelet.disk.layout import MODEL_FILE
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.models.decoder import DecoderSpec
@@ -30,7 +31,7 @@ from tubelet.runs.pretrain import pretrain
 from tubelet.spec import replace
 from tubelet.train.building import build_method, building, has_weights, shell_of, spreads
 from tubelet.train.checkpoint import folder as checkpoint
-from tubelet.train.checkpoint.folder import MODEL, saved
+from tubelet.train.checkpoint.folder import saved
 from tubelet.train.distributed.process_group import joined
 from tubelet.train.distributed.shard import is_sharded, local_rows
 from tubelet.train.fsdp_replica import FSDPReplica
@@ -43,7 +44,7 @@ GIANT = ViTSpec(width=352, depth=2, heads=4, mlp_ratio=48 / 11, patch=14, drop_p
 RUN = replace(toy_recipe().run, batch_size=4)
 SCHEDULE = replace(toy_recipe().schedule, epochs=4)
 """Four steps: seven videos are one step an epoch."""
-MODEL_FILE = Path("model") / MODEL
+WEIGHTS = Path("model") / MODEL_FILE
 TOLERANCE = 1e-6
 
 
@@ -83,7 +84,7 @@ def assert_close(one: Path, other: Path) -> None:
     for mine, yours in zip(left, right, strict=True):
         for key in mine.keys() | yours.keys():
             assert yours[key] == pytest.approx(mine[key], rel=TOLERANCE), (mine["step"], key)
-    ours, theirs = load_file(one / MODEL_FILE), load_file(other / MODEL_FILE)
+    ours, theirs = load_file(one / WEIGHTS), load_file(other / WEIGHTS)
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-5)

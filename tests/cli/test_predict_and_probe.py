@@ -16,7 +16,7 @@ from tubelet.cli import main
 from tubelet.eval.evaluate import evaluate
 from tubelet.rng import step_rng
 from tubelet.runs.finetune import write_classifier
-from tubelet.train.checkpoint.export import write_model
+from tubelet.train.checkpoint.folder import write_model
 from tubelet.video.lists.manifest import read_manifest
 
 NAMES = ("bright", "dark [x]")

@@ -11,7 +11,7 @@ from toy_run import ToySet
 
 from tubelet.data.dataset import Skipped
 from tubelet.data.streams import StreamSet
-from tubelet.disk.lock import new_folder, remove_leftovers, write_text
+from tubelet.disk.write import new_folder, remove_leftovers, write_text
 from tubelet.train.distributed.signals import stop_request
 from tubelet.train.records.log import RunLog, read_log
 from tubelet.train.records.skips import Skips, read_skipped

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tubelet.train.checkpoint import folder as checkpoint
-from tubelet.train.checkpoint.folder import Checkpoint, check, newest_whole, put_aside, save, saved
+from tubelet.disk.layout import MODEL_FILE, STATE_FILE
+from tubelet.train.checkpoint.folder import RunState, check, newest_whole, put_aside, save, saved
 
 
 def made(out: Path, step: int = 4) -> Path:
     tensors = {"weight": torch.arange(12.0).view(3, 4)}
     facts = {"recipe": {"lr": 0.1, "name": "ü"}}
-    return save(Checkpoint(step, tensors, {"exp_avg/weight": torch.ones(3, 4)}, tensors, facts), out, keep=3)
+    return save(RunState(step, tensors, {"exp_avg/weight": torch.ones(3, 4)}, tensors, facts), out, keep=3)
 
 
 def test_every_bit_of_every_file_counts(tmp_path: Path) -> None:
@@ -33,9 +33,9 @@ def test_every_bit_of_every_file_counts(tmp_path: Path) -> None:
 
 def test_a_sum_that_was_taken_out_is_missed(tmp_path: Path) -> None:
     folder = made(tmp_path)
-    state = json.loads((folder / checkpoint.STATE).read_text())
+    state = json.loads((folder / STATE_FILE).read_text())
     for gone in ("files", "sha256", "recipe"):
-        (folder / checkpoint.STATE).write_text(json.dumps({name: v for name, v in state.items() if name != gone}))
+        (folder / STATE_FILE).write_text(json.dumps({name: v for name, v in state.items() if name != gone}))
         with pytest.raises(ValueError, match="checksum"):
             check(folder)
 
@@ -44,11 +44,11 @@ def test_the_newest_whole_one_is_found_and_damaged_ones_are_put_aside(tmp_path: 
     assert newest_whole(tmp_path) == (None, {})
     folders = [made(tmp_path, step) for step in (4, 8, 12)]
     for folder in folders[1:]:
-        (folder / checkpoint.MODEL).write_bytes(b"")
+        (folder / MODEL_FILE).write_bytes(b"")
     whole, damaged = newest_whole(tmp_path)
     assert whole == folders[0]
     assert list(damaged) == [folders[2], folders[1]]
-    assert all(str(folder / checkpoint.MODEL) in why for folder, why in damaged.items())
+    assert all(str(folder / MODEL_FILE) in why for folder, why in damaged.items())
     for _ in range(2):  # a second damaged one of the same step takes the place of the first
         assert put_aside(folders[2]).name == "step-00000012.damaged"
         assert saved(tmp_path) == folders[:2]

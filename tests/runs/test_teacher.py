@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from toy_run import CLASSES, finetune_recipe, pretrain_recipe
+
 from tubelet.plan.plan import Question, make_plan
 from tubelet.recipe import override
 from tubelet.train.building import build_method
-from tubelet.train.checkpoint.export import write_model
+from tubelet.train.checkpoint.folder import write_model
 
 H100 = Question(device="H100", videos=100)
 

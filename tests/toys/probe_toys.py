@@ -10,11 +10,11 @@ import torch
 from toy_labelled import toy_recipe
 from toy_run import CLIP, pretrain_recipe
 
-from tubelet.inference.probe.features import Features
+from tubelet.inference.probe.features import ProbeFeatures
 from tubelet.rng import step_rng
 from tubelet.runs.finetune import write_classifier
 from tubelet.spec import replace
-from tubelet.train.checkpoint.export import write_model
+from tubelet.train.checkpoint.folder import write_model
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Seen:
         self.ended += 1
 
 
-def features(each: int, *, classes: int = 3, gap: float = 4.0, seed: int = 0, width: int = 12) -> Features:
+def features(each: int, *, classes: int = 3, gap: float = 4.0, seed: int = 0, width: int = 12) -> ProbeFeatures:
     """`each` videos of every class around its own corner; with `gap` 0 the classes are alike.
 
     The class is in the mean of the tokens and in every second token; all else is noise of deviation 1/4.
@@ -52,13 +52,13 @@ def features(each: int, *, classes: int = 3, gap: float = 4.0, seed: int = 0, wi
     pooled = (corner + 0.25 * rng.standard_normal((len(labels), width))).astype(np.float32)
     tokens = 0.25 * rng.standard_normal((len(labels), 6, width))
     tokens[:, ::2] += corner[:, None]
-    return Features(pooled, tokens.astype(np.float16), labels, np.arange(len(labels)), ())
+    return ProbeFeatures(pooled, tokens.astype(np.float16), labels, np.arange(len(labels)), ())
 
 
-def shuffled(found: Features, seed: int = 1) -> Features:
+def shuffled(found: ProbeFeatures, seed: int = 1) -> ProbeFeatures:
     """The same with labels that mean nothing."""
     labels = np.random.default_rng(seed).permutation(found.labels)
-    return Features(found.pooled, found.tokens, labels, found.index, found.skipped)
+    return ProbeFeatures(found.pooled, found.tokens, labels, found.index, found.skipped)
 
 
 def pretrained_run(folder: Path, *changes: str) -> Path:

@@ -24,7 +24,8 @@ from safetensors.torch import load_file
 from toy_run import Notes, ToySet, killer, log_lines, records
 from toy_streams import ImageSet, streams_job
 
-from tubelet.train.checkpoint.folder import MODEL, latest, saved
+from tubelet.disk.layout import MODEL_FILE
+from tubelet.train.checkpoint.folder import latest, saved
 from tubelet.train.distributed.process_group import joined, place
 from tubelet.train.distributed.shard import full_tensor
 from tubelet.train.loop import fit
@@ -288,7 +289,7 @@ def test_ranks_agree_on_buffers_that_are_state_and_checkpoints_hold_them(paralle
     if parallel == "ddp":
         last = latest(out)
         assert last is not None
-        assert load_file(last / MODEL)["codebook"].equal(first["codebook"])
+        assert load_file(last / MODEL_FILE)["codebook"].equal(first["codebook"])
 
     def begin(rank: int) -> None:
         fit(streams_job(tmp_path / "parts", *changes), Notes(act=killer(3, signal.SIGTERM)))

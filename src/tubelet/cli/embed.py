@@ -105,7 +105,7 @@ def _alone(manifest: Manifest, out: Path, settings: Settings, model: Model) -> E
 
 def _shared(manifest: Manifest, out: Path, settings: Settings, choice: list[str], processes: int) -> Embedded:
     from tubelet.cli.terminal.progress import RichProgress
-    from tubelet.inference.embed.embed import Stopped, open_parts
+    from tubelet.inference.embed.embed import Stopped, open_units
     from tubelet.inference.embed.processes import Helper, embed_in_processes, share_of_machine
 
     gpus = _gpus(choice)
@@ -115,7 +115,7 @@ def _shared(manifest: Manifest, out: Path, settings: Settings, choice: list[str]
     ]
     progress = RichProgress()
     try:
-        return embed_in_processes(helpers, manifest, open_parts(out, settings), settings, progress)
+        return embed_in_processes(helpers, manifest, open_units(out, settings), settings, progress)
     except Stopped as stop:
         progress.say(str(stop))
         raise typer.Exit(128 + stop.signal) from None
@@ -160,7 +160,7 @@ def _shard(text: str, processes: int) -> tuple[int, int]:
 
 
 def _summary(result: Embedded, out: Path, settings: Settings) -> str:
-    from tubelet.inference.embed.skipped import skipped_file
+    from tubelet.inference.embed.work_units import skipped_file
 
     rate = f" ({result.clips / result.seconds:.1f} clips/s)" if result.clips else ""
     done = f"{result.clips:,} clips in {result.seconds:.1f} s{rate}"

@@ -68,7 +68,7 @@ def predict(
 
 
 def _give(text: str, out: Path | None, progress: Progress) -> None:
-    from tubelet.disk.lock import write_text
+    from tubelet.disk.write import write_text
 
     if out is None:
         typer.echo(text, nl=False)

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tubelet.video.prepare.prepare import Collection, Skipped
+    from tubelet.video.prepare.collection import Collection, SkippedSource
     from tubelet.video.prepare.record import Record
 
 WHOLE_UP_TO_SECONDS: Final = 600.0
@@ -71,8 +71,8 @@ def prepare(
     from rich.console import Console
 
     from tubelet.video.lists.manifest import read_manifest
+    from tubelet.video.prepare.collection import open_collection
     from tubelet.video.prepare.lists import list_name, write_collection_shards, write_lists
-    from tubelet.video.prepare.prepare import open_collection
     from tubelet.video.prepare.transcode import Preparation
 
     shard_bytes = None if shards is None else parse_size(shards)
@@ -141,7 +141,7 @@ class _Tally:
         self.total = float(sum(self._sizes.values()))
         self.done, self._seconds, self._next = 0.0, 0.0, 0.0
 
-    def add(self, name: str, said: float | Record | Skipped) -> None:
+    def add(self, name: str, said: float | Record | SkippedSource) -> None:
         """A share of a source, or what became of it."""
         share = said if isinstance(said, float) else 1.0
         gained = max(share - self._shares[name], 0.0)  # a file that is read a second time does not go backwards

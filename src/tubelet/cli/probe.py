@@ -59,13 +59,13 @@ def probe(
     """
     from tubelet.cli.terminal.progress import RichProgress
     from tubelet.inference.model import load
-    from tubelet.inference.probe.probe import KINDS, ProbeSettings
+    from tubelet.inference.probe.probe import PROBES, ProbeSettings
     from tubelet.inference.probe.probe import probe as run
     from tubelet.sets.pair import read_sets
 
     if k < 1:
         raise ValueError(f"-k is {k}; a vote needs at least one neighbour")
-    kinds: tuple[Kind, ...] = KINDS if kind == "all" else (kind,)
+    kinds: tuple[Kind, ...] = tuple(PROBES) if kind == "all" else (kind,)
     settings = ProbeSettings(
         kinds=kinds, k=k, clips=clips, seed=seed, max_skipped=max_skipped, allow_missing=allow_missing, workers=workers
     )
@@ -102,21 +102,10 @@ def _table(report: ProbeReport) -> RenderableType:
 
 def _lines(report: ProbeReport) -> list[str]:
     """What each probe found besides, in words."""
-    lines = []
-    for found in report.results:
-        facts = found.facts
-        if found.kind == "knn":
-            lines.append(
-                f"knn: k = {facts['k']}; of the nearest clips, {facts['precision_at_1']:.1%} (first) and "
-                f"{facts['precision_at_5']:.1%} (first five) have the class of the query; chance {report.chance:.1%}"
-            )
-        if found.kind == "linear" and facts["fold_accuracy"] is not None:
-            lines.append(
-                f"linear: C = {facts['c']:g}, right in {facts['fold_accuracy']:.1%} of the training videos "
-                f"when their fold of {facts['folds']} is left out"
-            )
-        if found.kind == "attentive":
-            lines.append(f"attentive: {facts['epochs']} epochs, last training loss {facts['training_loss']:.3f}")
+    from tubelet.inference.probe.probe import PROBES
+
+    said = [PROBES[found.kind].words(found, report.chance) for found in report.results]
+    lines = [line for line in said if line]
     if report.skipped:
         lines.append(f"{len(report.skipped)} training videos could not be read: {report.out / 'skipped.csv'}")
     if report.missing:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from jaxtyping import UInt8
 
+from tubelet.disk.write import whole_file
 from tubelet.names import writable
 from tubelet.video.read.decoders import Reading, Video
 from tubelet.video.read.frame_range import source_state
-from tubelet.video.read.part import Part, PartOfVideo, open_part
+from tubelet.video.read.part import PartOfVideo, VideoPart, open_part
 
 LARGEST_BYTES: Final = 512 * 2**20
 """A video whose frames take more is not cached but read from its file each time."""
@@ -36,7 +38,7 @@ class FrameCache:
         if not os.access(self.folder, os.W_OK):
             raise ValueError(f"{folder}: the frame cache cannot be written here; choose another folder")
 
-    def frames(self, path: Path, *, part: Part | None = None) -> UInt8[np.ndarray, "N H W 3"] | None:
+    def frames(self, path: Path, *, part: VideoPart | None = None) -> UInt8[np.ndarray, "N H W 3"] | None:
         """All frames, or those of a part, decoded now if need be; None where they are too many to keep.
 
         BadVideo as in `open_video`.
@@ -55,7 +57,7 @@ class FrameCache:
         self._keep(decoded, file)
         return decoded
 
-    def file(self, path: Path, *, part: Part | None = None) -> Path | None:
+    def file(self, path: Path, *, part: VideoPart | None = None) -> Path | None:
         """Where the frames of a video are kept; None where the video does not exist."""
         try:
             size, changed_ns = source_state(path)
@@ -73,19 +75,13 @@ class FrameCache:
         return int(len(video) * video.info.width * video.info.height * 3 * scale**2)
 
     def _keep(self, frames: UInt8[np.ndarray, "N H W 3"], file: Path) -> None:
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        try:
+        with suppress(OSError):
             file.parent.mkdir(exist_ok=True)
-            with temporary.open("wb") as out:
+            with whole_file(file) as temporary, temporary.open("wb") as out:
                 np.save(out, frames, allow_pickle=False)
-                out.flush()
-                os.fsync(out.fileno())
-            temporary.replace(file)
             for other in file.parent.glob(f"{file.name.split('-')[0]}-*.npy"):
                 if other != file:
                     other.unlink(missing_ok=True)
-        except OSError:
-            temporary.unlink(missing_ok=True)
 
 
 def _load(file: Path) -> UInt8[np.ndarray, "N H W 3"] | None:

@@ -26,7 +26,8 @@ from tubelet.video.augment.augment import Augment, test_crops
 from tubelet.video.lists.manifest import VideoRef
 from tubelet.video.read.decoders import Reading
 from tubelet.video.read.errors import BadVideo
-from tubelet.video.read.part import Part, open_part
+from tubelet.video.read.part import VideoPart, open_part
+from tubelet.video.read.pixels import reading_short_side
 from tubelet.video.sample import Sampler
 
 
@@ -174,12 +175,12 @@ class FrameReader:
     def __init__(
         self, clip: ClipShape, *, cache: Path | None, short_side: int | None = None, reading: Reading = Reading()
     ) -> None:
-        self.short_side = round(clip.size * 10 / 7) if short_side is None else short_side
+        self.short_side = reading_short_side(clip.size) if short_side is None else short_side
         self._cache = None if cache is None else FrameCache(cache, short_side=self.short_side, reading=reading)
         self._reading = reading
 
     def __call__(
-        self, path: Path, choose: Callable[[int], Int64[np.ndarray, "V T"]], *, part: Part | None = None
+        self, path: Path, choose: Callable[[int], Int64[np.ndarray, "V T"]], *, part: VideoPart | None = None
     ) -> tuple[UInt8[np.ndarray, "K H W 3"], Int64[np.ndarray, "V T"]]:
         """`choose` gets the number of frames and gives frame numbers; back come frames, and where each number is.
 

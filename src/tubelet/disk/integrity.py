@@ -1,12 +1,15 @@
-"""Checksums of a checkpoint's files, so that a flipped bit is found before it trains on."""
+"""Checksums: of a checkpoint's files, so that a flipped bit is found before it trains on; of tensors in memory."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
+
+import torch
+from torch import Tensor
 
 FILES: Final = "files"
 _OWN: Final = "sha256"
@@ -47,6 +50,16 @@ def check_files(state: Mapping[str, Any], folder: Path) -> None:
             raise ValueError(f"{path}: cut short or damaged ({size:,} bytes, {facts['bytes']:,} were written)")
         if _digest(path) != facts[_OWN]:
             raise ValueError(f"{path}: damaged (its checksum does not agree)")
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor], *, end: str = "") -> Iterator[bytes | memoryview]:
+    """What a checksum of tensors is taken of: name, kind and shape and then bytes of each, in the order of their names.
+
+    `end` follows the name, kind and shape of each. What was written down with one value holds for that value alone.
+    """
+    for name, value in sorted(tensors.items()):
+        yield f"{name} {value.dtype} {tuple(value.shape)}{end}".encode()
+        yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _digest(path: Path) -> str:

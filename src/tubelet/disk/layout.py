@@ -1,4 +1,10 @@
-"""Where a run, a checkpoint or a folder keeps its weights, its recipe and the names of its classes."""
+"""Where a run, a checkpoint or a folder keeps its weights, its recipe and the names of its classes.
+
+RUN/recipe.yaml  classes.txt  teacher.json  evaluation/
+RUN/model/       model.safetensors  recipe.yaml  classes.txt
+RUN/checkpoints/step-00000120/
+    model.safetensors  optimizer.safetensors  [average.safetensors]  state.json
+"""
 
 from __future__ import annotations
 
@@ -7,8 +13,11 @@ from typing import Final
 
 MODEL_FILE: Final = "model.safetensors"
 AVERAGE_FILE: Final = "average.safetensors"
+OPTIMIZER_FILE: Final = "optimizer.safetensors"
+STATE_FILE: Final = "state.json"
 MODEL_FOLDER: Final = "model"
 CHECKPOINTS: Final = "checkpoints"
+EVALUATION_FOLDER: Final = "evaluation"
 RECIPE_FILE: Final = "recipe.yaml"
 CLASSES_FILE: Final = "classes.txt"
 TEACHER_FILE: Final = "teacher.json"

@@ -1,71 +1,74 @@
-"""The folder of a run: made, held by one process, cleaned of what a killed one left."""
+"""Locks between processes: files that one process holds at a time; the system takes them from a process that dies."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tubelet.disk.write import is_disk_full as is_disk_full
-from tubelet.disk.write import new_folder as new_folder
-from tubelet.disk.write import temporary_of as temporary_of
-from tubelet.disk.write import write_text as write_text
+from filelock import FileLock, Timeout
 
+LOCK: Final = ".lock"
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what `write_text` and `new_folder` left when the process was killed within them."""
-    for path in folder.glob(".*.tmp"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def open_folder(out: Path) -> None:
-    """Make the folder of a run and try it; ValueError where it cannot be written."""
-    probe = out / ".probe.tmp"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"1")
-        probe.unlink()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ValueError(f"{out}: the output folder cannot be written ({reason}); choose another with --out") from error
+_POLL_SECONDS: Final = 0.05
 
 
 @contextmanager
 def only_run_in(out: Path) -> Iterator[None]:
-    """Inside, no other process can hold this folder; ValueError where one does. A process that dies lets go of it."""
-    path = out / ".lock"
-    with path.open("w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise ValueError(f"{out}: another process trains in this folder; wait for it, or choose --out") from error
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    """Inside, no other process trains in this folder; ValueError where one does."""
+    with held(out / LOCK, f"{out}: another process trains in this folder; wait for it, or choose --out"):
+        yield
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Inside, no other process is in this block for this folder; ValueError where one is."""
-    with (folder / ".lock").open("w") as file:
+    with held(folder / LOCK, f"{folder}: another process is writing here; wait for it, or choose another"):
+        yield
+
+
+@contextmanager
+def held(path: Path, taken: str) -> Iterator[None]:
+    """Inside, no other process holds the lock file `path`, which is removed on leaving.
+
+    ValueError that says `taken` where one does. Where the file system has no locks nobody is kept out.
+    """
+    lock = _lock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ValueError(taken) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: afterwards it may be the file of the next one
+        lock.release()
+
+
+@contextmanager
+def waited_for(path: Path) -> Iterator[None]:
+    """Inside, no other process holds the lock file `path`; waits until that is so. Its folder may go in between."""
+    lock = _lock(path)
+    while True:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise ValueError(f"{folder}: another process is writing here; wait for it, or choose another") from error
+            lock.acquire(poll_interval=_POLL_SECONDS)  # makes the folder
+        except FileNotFoundError:
+            continue
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
+        break
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def _lock(path: Path) -> FileLock:
+    """A lock that is the system's or none: a file that merely exists would outlive a process that is killed."""
+    return FileLock(path, fallback_to_soft=False)

@@ -1,4 +1,4 @@
-"""Results as files: CSV and JSON, each written whole (temporary name, then rename)."""
+"""Results as files: CSV and JSON, each written whole; and the list of videos that could not be read."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from tubelet.disk.lock import write_text
+from tubelet.disk.write import sync_open, write_text
 from tubelet.names import writable
+
+SKIPPED: Final = "skipped.csv"
+"""What the list of unreadable videos is called, with at least the columns `path` and `reason`."""
 
 Cell = str | int | float | bool | None
 
@@ -25,12 +28,32 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]])
     write_text(path, csv_text(header, rows))
 
 
+def append_csv(path: Path, rows: Iterable[Sequence[Cell]]) -> None:
+    """Add rows at the end of a file; they are on the disk when this returns, the last one perhaps not in a crash."""
+    with path.open("a", encoding="utf-8", newline="") as file:
+        file.write(writable(_lines(rows)))
+        sync_open(file)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows by the names of their columns; none where there is no file. A cell that a row lacks is not in it."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return [
+            {name: cell for name, cell in row.items() if name is not None and cell is not None}
+            for row in csv.DictReader(file)
+        ]
+
+
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """Comma-separated with a header; None is an empty cell, a float has six significant digits."""
+    return _lines([header, *rows])
+
+
+def _lines(rows: Iterable[Sequence[Cell]]) -> str:
     lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_plain(cell) for cell in row] for row in rows)
+    csv.writer(lines, lineterminator="\n").writerows([_plain(cell) for cell in row] for row in rows)
     return lines.getvalue()
 
 

@@ -8,40 +8,39 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, Any, Final
 
 from tubelet.names import writable
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-
-
-def sync(path: Path) -> None:
-    """Ask the disk to keep a file or a folder's list of names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+_IS_WINDOWS: Final = os.name == "nt"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file by this text, whole or not at all; names in it become `writable`."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """Replace a file by this text in UTF-8, whole or not at all; names in it become `writable`."""
+    _write(path, writable(text).encode())
+
+
+def write_list(path: Path, text: str) -> None:
+    """`write_text` for lists of files, whose names are written as their bytes: what reads the list finds the files."""
+    _write(path, text.encode("utf-8", "surrogateescape"))
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write a file to; on leaving it is synced and takes the place of `path`.
+
+    After an error nothing is left of it, and what stood at `path` still stands. Processes may write the same file at
+    the same time: one of theirs is there in the end.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(writable(text))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        yield temporary
+        sync(temporary)
+        move(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync(path.parent)
-
-
-def temporary_of(path: Path) -> Path:
-    """Where `new_folder` has a folder written before it takes the place of `path`."""
-    return path.with_name(f".{path.name}.tmp")
 
 
 @contextmanager
@@ -55,8 +54,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for file in sorted(temporary.iterdir()):
-            sync(file)
+        for written in sorted(temporary.rglob("*")):
+            sync(written)
         sync(temporary)
         if path.exists():
             old = path.with_name(f".{path.name}.old.tmp")
@@ -69,6 +68,11 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync(path.parent)
+
+
+def temporary_of(path: Path) -> Path:
+    """Where `new_folder` has a folder written before it takes the place of `path`."""
+    return path.with_name(f".{path.name}.tmp")
 
 
 @contextmanager
@@ -88,20 +92,55 @@ def export_folder(out: Path) -> Iterator[Path]:
         raise ValueError(f"{out}: cannot be written ({reason}); nothing was left there") from error
 
 
+def open_folder(out: Path) -> None:
+    """Make the folder of a run and try it; ValueError where it cannot be written."""
+    probe = out / ".probe.tmp"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"1")
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"{out}: the output folder cannot be written ({reason}); choose another with --out") from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what the functions of this file left in a folder when the process was killed within them."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file, or a folder to a name that is free, on one disk; a file at `target` is replaced."""
+    source.replace(target)
+    sync(target.parent)
+
+
+def sync(path: Path) -> None:
+    """Ask the disk to keep a file, or a folder's list of names (which Windows keeps by itself)."""
+    if _IS_WINDOWS and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if _IS_WINDOWS else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_open(file: IO[Any]) -> None:
+    """Ask the disk to keep what was written to an open file so far."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
 def is_disk_full(error: OSError) -> bool:
     """Whether writing failed for want of space or quota."""
     return error.errno in _FULL
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file by this text: under a temporary name, synced, renamed."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(text.encode("utf-8", "surrogateescape"))  # file names need not be UTF-8
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def _write(path: Path, data: bytes) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)

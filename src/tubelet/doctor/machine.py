@@ -17,6 +17,7 @@ import torch
 from av.codec import hwaccel
 
 from tubelet.doctor.trial import decode_trial, matmul_trial, step_trial
+from tubelet.video.read.limits import lacking_limits
 
 GIB: Final = 1024**3
 WANTED_DECODERS: Final = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg")
@@ -36,6 +37,7 @@ def inspect_machine(folder: Path) -> tuple[Finding, ...]:
     """All findings, in the order in which a person reads them; `folder` is where runs would be written."""
     checks: tuple[Callable[[], Iterable[Finding]], ...] = (
         _software,
+        _system,
         _gpus,
         _processor,
         _memory,
@@ -67,11 +69,29 @@ def cores() -> int:
     return affinity if limit == "max" else max(1, min(affinity, round(int(limit) / int(period))))
 
 
+def memory_bytes() -> int | None:
+    """Memory of the machine; None where the system does not say (Windows)."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
 def _software() -> Iterable[Finding]:
     version = platform.python_version()
     yield Finding("Python", "ok" if sys.version_info >= (3, 11) else "fails", version, "install Python 3.11 or newer")
     built_for = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     yield Finding("PyTorch", "ok", f"{torch.__version__} ({built_for})")
+
+
+def _system() -> Iterable[Finding]:
+    lacking = lacking_limits()
+    value = f"{platform.system()} {platform.release()}"
+    if lacking:
+        value += f", which cannot bound the {' and '.join(lacking)} that reading a file takes"
+    may_hang = "time" in lacking
+    advice = "look through new videos with tubelet check, which gives up a file that hangs its decoder; training cannot"
+    yield Finding("System", "warning" if may_hang else "ok", value, advice if may_hang else "")
 
 
 def _gpus() -> Iterable[Finding]:
@@ -103,14 +123,13 @@ def _processor() -> Iterable[Finding]:
 
 
 def _memory() -> Iterable[Finding]:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    total = memory_bytes()
     limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.exists() and (text := limit.read_text().strip()) != "max":
-        total = min(total, int(text) / GIB)
-    is_enough = total >= 4
-    yield Finding(
-        "Memory", "ok" if is_enough else "warning", f"{total:.1f} GiB", "" if is_enough else "use few workers"
-    )
+    if total is not None and limit.exists() and (text := limit.read_text().strip()) != "max":
+        total = min(total, int(text))
+    is_enough = total is None or total >= 4 * GIB
+    value = "this system does not say" if total is None else f"{total / GIB:.1f} GiB"
+    yield Finding("Memory", "ok" if is_enough else "warning", value, "" if is_enough else "use few workers")
     shared = Path("/dev/shm")
     if shared.exists():
         size = shutil.disk_usage(shared).total / GIB

@@ -13,9 +13,9 @@ from jaxtyping import Int
 
 from tubelet.data.dataset import Skipped
 from tubelet.data.workers.loader import worker_deaths
-from tubelet.disk.layout import CLASSES_FILE
-from tubelet.disk.lock import open_folder
+from tubelet.disk.layout import CLASSES_FILE, EVALUATION_FOLDER
 from tubelet.disk.tables import write_json
+from tubelet.disk.write import open_folder
 from tubelet.eval.metrics import ClassRow, Interval, class_rows, confusion, mean_class_accuracy, ranked, top_k, wilson
 from tubelet.eval.results import BEST, write_results
 from tubelet.eval.scoring import Scored, score_videos
@@ -23,7 +23,6 @@ from tubelet.names import one_line
 from tubelet.recipe import Run
 from tubelet.sets.labels import Names, relabelled
 from tubelet.spec import replace
-from tubelet.train.checkpoint.resume import EVALUATION
 from tubelet.train.distributed.device import pick_device, set_threads
 from tubelet.train.records.watch import Watch
 from tubelet.video.lists.manifest import Manifest, VideoRef, check_unique, read_manifest
@@ -88,7 +87,7 @@ def evaluate(
         watch.say(f"{manifest.source}: its numbers are taken for lines of {CLASSES_FILE} of the run, from 0")
     videos = relabelled(manifest, saved.names)
     views = (clips or saved.recipe.views.clips, crops or saved.recipe.views.crops)
-    folder = out or run / EVALUATION / f"{one_line(manifest.source.stem)}-{views[0]}x{views[1]}"
+    folder = out or run / EVALUATION_FOLDER / f"{one_line(manifest.source.stem)}-{views[0]}x{views[1]}"
     open_folder(folder)
     device = _device(saved.recipe.run)
     watch.say(f"{len(videos)} videos, {views[0]} clips x {views[1]} crops each, on {device.type}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from tubelet.disk.tables import Cell, write_csv
+from tubelet.disk.write import whole_file
 from tubelet.eval.metrics import ClassRow, class_rows, confusion, ranked
 from tubelet.eval.scoring import Scored
 from tubelet.names import one_line
@@ -99,10 +99,9 @@ def confusion_png(counts: Int[np.ndarray, "C C"], names: tuple[str, ...], path: 
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    unfinished = path.with_name(f".{path.name}.part")
-    # "Software" would put the library's version into the bytes, so equal results would give unequal files.
-    figure.savefig(unfinished, format="png", bbox_inches="tight", metadata={"Software": None})
-    os.replace(unfinished, path)
+    with whole_file(path) as unfinished:
+        # "Software" would put the library's version into the bytes, so equal results would give unequal files.
+        figure.savefig(unfinished, format="png", bbox_inches="tight", metadata={"Software": None})
 
 
 def _label_axes(axes: Any, names: tuple[str, ...]) -> None:

@@ -8,10 +8,9 @@ import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
-from tubelet.data.dataset import FrameReader
-from tubelet.types import ClipShape
 from tubelet.video.augment.crops import test_crops
 from tubelet.video.read.file import BadVideo, open_video
+from tubelet.video.read.pixels import reading_short_side
 from tubelet.video.sample import Sampler, Uniform
 
 
@@ -38,8 +37,7 @@ def read_clip(
                 asked = f"{start_seconds} s on" if end_seconds is None else f"{start_seconds} to {end_seconds} s"
                 raise ValueError(f"{path}: no frame from {asked}; the last is at {video.seconds[-1]:.2f} s")
             places = shown[rule.views(len(shown), frames, 1)[0]]
-            short_side = FrameReader(ClipShape(frames=frames, size=size), cache=None).short_side
-            picked = video.frames(places, short_side=short_side)
+            picked = video.frames(places, short_side=reading_short_side(size))
     except BadVideo as error:
         raise ValueError(str(error)) from error
     return test_crops(picked, size, 1)[0]

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from tubelet.disk.integrity import tensor_bytes
 from tubelet.inference.pooling import POOLINGS, PoolingName
 from tubelet.masks import draw_mask
 from tubelet.methods.classifier import Classifier
@@ -197,9 +198,8 @@ def fingerprint(imported: Imported, pooling: PoolingName = "mean") -> str:
     recipe = imported.recipe
     specs = (spec.model_dump_json(exclude_defaults=True) for spec in (recipe.clip, recipe.model))  # new fields are none
     digest = hashlib.sha256("\n".join([*specs, pooling]).encode())
-    for name, value in sorted(imported.state.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    for part in tensor_bytes(imported.state):
+        digest.update(part)
     return digest.hexdigest()
 
 

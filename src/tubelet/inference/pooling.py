@@ -13,7 +13,7 @@ from tubelet.types import Grid
 PoolingName = Literal["mean", "change"]
 
 
-class Pooling(Protocol):
+class PoolingRule(Protocol):
     """A rule that makes a vector of tokens; `read` is what the classifier's head reads, or the mean without one."""
 
     def __call__(
@@ -39,4 +39,4 @@ def change(tokens: Float[Tensor, "B N D"], grid: Grid, read: Float[Tensor, "B D"
     return lengths.flatten(1)
 
 
-POOLINGS: Final[dict[PoolingName, Pooling]] = {"mean": mean, "change": change}
+POOLINGS: Final[dict[PoolingName, PoolingRule]] = {"mean": mean, "change": change}

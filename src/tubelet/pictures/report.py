@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from tubelet.disk.lock import write_text
+from tubelet.disk.write import write_text
 from tubelet.pictures.reconstruct import load_autoencoder, reconstruct
 from tubelet.pictures.strips import strip
 from tubelet.train.records.log import LOG, read_log
@@ -79,7 +79,7 @@ def read_metrics(evaluation: Path) -> dict[str, Any]:
     """metrics.json of an evaluation; ValueError where it is not there."""
     path = evaluation / "metrics.json"
     try:
-        metrics: dict[str, Any] = json.loads(path.read_text())
+        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: no result of an evaluation there: {error}") from error
     return metrics

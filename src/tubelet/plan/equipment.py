@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 
+from tubelet.doctor.machine import memory_bytes
 from tubelet.plan.count.peaks import GB, TERA, gpu_named, peak_flops
 from tubelet.plan.measure.kernels import Site
 from tubelet.recipe import Run
@@ -65,5 +65,8 @@ def _this_machine(run: Run, count: int) -> Equipment:
     else:
         threads = torch.get_num_threads()
         name = f"this processor with {threads} thread{'s' if threads > 1 else ''}"
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        found = memory_bytes()
+        if found is None:
+            raise ValueError("this system does not say how much memory it has; name the GPU to plan for with --device")
+        memory = found
     return Equipment(name, count, site.precision, memory, peak_flops(device, site.precision), site)

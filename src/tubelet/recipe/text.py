@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from tubelet.disk.write import write_text
 from tubelet.recipe.kinds import FinetuneRecipe, PretrainRecipe
 from tubelet.recipe.progressive import ProgressiveRecipe
 from tubelet.spec import did_you_mean, explain
@@ -24,13 +24,8 @@ def to_yaml(recipe: AnyRecipe) -> str:
 
 
 def write_recipe(recipe: AnyRecipe, path: Path) -> None:
-    """Write the recipe whole: under a temporary name, synced, renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
-        file.write(to_yaml(recipe))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write the recipe, whole or not at all."""
+    write_text(path, to_yaml(recipe))
 
 
 def read_recipe(path: Path) -> PretrainRecipe | FinetuneRecipe:
@@ -41,7 +36,7 @@ def read_recipe(path: Path) -> PretrainRecipe | FinetuneRecipe:
 def read_any_recipe(path: Path) -> AnyRecipe:
     """Read a recipe file of any kind; ValueError names the file and what is wrong in it."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read as a recipe: {error}") from error
     return parse_any_recipe(text, str(path))

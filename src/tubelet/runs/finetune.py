@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-from tubelet.data.class_names import names_text
-from tubelet.disk.lock import write_text
-from tubelet.train.checkpoint.export import write_model
-from tubelet.train.distributed.process_group import on_main
-
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-
-from tubelet.plan.count.peaks import throughput_scale_of
 from typing import Final, cast
 
+from tubelet.data.class_names import names_text
 from tubelet.data.mixed import Source
-from tubelet.runs.distill import method_of, read_teacher
-from tubelet.sets.labelled import LabelledSets, labelled_sets
-from tubelet.sets.labels import Names, read_names, without_videos
-from tubelet.runs.validation import validation
+from tubelet.disk.layout import CLASSES_FILE
+from tubelet.disk.write import write_text
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.distillation import Supervised
+from tubelet.plan.count.peaks import throughput_scale_of
 from tubelet.recipe import FinetuneRecipe, FreshHead, SameClasses
 from tubelet.rng import step_rng
+from tubelet.runs.distill import method_of, read_teacher
+from tubelet.runs.teacher_record import check_teacher, write_teacher
+from tubelet.runs.validation import validation
+from tubelet.sets.labelled import LabelledSets, labelled_sets
+from tubelet.sets.labels import Names, read_names, without_videos
 from tubelet.spec import replace
 from tubelet.train.building import building, has_weights, pattern
-from tubelet.train.checkpoint.folder import latest
-from tubelet.train.distributed.process_group import is_main, joined
-from tubelet.train.optim import Ema
-from tubelet.train.loop import Job, fit
-from tubelet.train.optim import ParameterGroup, parameter_groups
+from tubelet.train.checkpoint.folder import latest, write_model
 from tubelet.train.checkpoint.resume import check_apart, prepare
-from tubelet.runs.teacher_record import check_teacher, write_teacher
+from tubelet.train.distributed.process_group import is_main, joined, on_main
+from tubelet.train.loop import Job, fit
+from tubelet.train.optim import Ema, ParameterGroup, parameter_groups
 from tubelet.train.records.watch import SilentWatch, Watch
-from tubelet.disk.layout import CLASSES_FILE
 from tubelet.weights.start import start_classifier
 
 FEW_STEPS: Final = 600

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from tubelet.train.building import build_method
-
 from functools import partial
 from pathlib import Path
-
-from tubelet.plan.count.peaks import throughput_scale_of
 
 from tubelet.data.dataset import ClipPlan, MaskDraw
 from tubelet.data.mixed import Source
@@ -16,20 +12,19 @@ from tubelet.masks import draw_mask
 from tubelet.methods.masked import MaskedMethod
 from tubelet.recipe import PretrainRecipe, StreamRecipe, reading_of, streams_of
 from tubelet.rng import generator, step_rng
+from tubelet.plan.count.peaks import throughput_scale_of
+from tubelet.runs.teacher_record import check_teacher, known_target, write_teacher
+from tubelet.sets.unlabelled import training_set, unlabelled_sources
 from tubelet.targets.frozen import FrozenSpec
-from tubelet.train.building import building, has_weights
-from tubelet.train.checkpoint.folder import latest
+from tubelet.train.building import build_method, building, has_weights
+from tubelet.train.checkpoint.folder import latest, write_model
+from tubelet.train.checkpoint.resume import check_apart, prepare
 from tubelet.train.distributed.process_group import is_main, joined
-from tubelet.train.checkpoint.export import write_model
 from tubelet.train.job import Job
 from tubelet.train.loop import fit
 from tubelet.train.optim import parameter_groups
-from tubelet.train.checkpoint.resume import check_apart, prepare
-from tubelet.sets.unlabelled import training_set, unlabelled_sources
-from tubelet.runs.teacher_record import check_teacher, known_target, write_teacher
 from tubelet.train.records.watch import SilentWatch, Watch
 from tubelet.weights.start import start_whole
-from tubelet.weights.teachers import live_target
 
 
 def pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool = False) -> Path:

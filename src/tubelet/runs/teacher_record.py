@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from tubelet.disk.integrity import tensor_bytes
+from tubelet.disk.layout import TEACHER_FILE
+from tubelet.disk.write import write_text
 from tubelet.targets.frozen import FrozenTarget
 from tubelet.targets.unions import Target
 from tubelet.train.distributed.process_group import on_main
-from tubelet.disk.lock import write_text
 from tubelet.train.records.watch import Watch
-from tubelet.disk.layout import TEACHER_FILE
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,6 @@ def write_teacher(out: Path, taught: TeacherRecord | None) -> None:
 def digest(state: Mapping[str, Tensor]) -> str:
     """SHA-256 of names, kinds, shapes and bytes of tensors, in the order of their names."""
     sums = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        sums.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        sums.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    for part in tensor_bytes(state, end="\n"):
+        sums.update(part)
     return sums.hexdigest()

@@ -16,7 +16,7 @@ from tubelet.nn.block import Block
 from tubelet.nn.constants import restore_constants
 from tubelet.train.building import has_weights, to_meta
 from tubelet.train.checkpoint import folder as checkpoint
-from tubelet.train.checkpoint.folder import Checkpoint
+from tubelet.train.checkpoint.folder import RunState
 from tubelet.train.distributed.device import compile_blocks
 from tubelet.train.distributed.process_group import agree_on, is_main, place
 from tubelet.train.distributed.shard import local_rows, scatter
@@ -77,7 +77,7 @@ class FSDPReplica:
 
     def save(self, step: int, facts: Mapping[str, Any], *, keep: int) -> None:
         average = None if self._average is None else self._average.state_dict()
-        state = Checkpoint(step, self._method.state_dict(), self.optimizer.state(), average, facts)
+        state = RunState(step, self._method.state_dict(), self.optimizer.state(), average, facts)
         checkpoint.save_sharded(state, self._job.out, keep=keep)
 
     def load(self, folder: Path) -> None:

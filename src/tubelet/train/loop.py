@@ -12,12 +12,13 @@ from torch import Tensor
 from tubelet.data.order import steps_per_epoch
 from tubelet.data.streams import StreamSampler
 from tubelet.data.workers.loader import Loader, worker_deaths
+from tubelet.disk.layout import RECIPE_FILE
 from tubelet.disk.lock import only_run_in
 from tubelet.methods.base import Method
 from tubelet.recipe import write_recipe
 from tubelet.rng import step_rng
 from tubelet.train.checkpoint import folder as checkpoint
-from tubelet.train.checkpoint.resume import RECIPE, find, prepare
+from tubelet.train.checkpoint.resume import find, prepare
 from tubelet.train.distributed.device import autocast, pick_device, pick_precision, plain_compile_errors, set_threads
 from tubelet.train.distributed.process_group import is_main, joined, place, sum_over_ranks
 from tubelet.train.distributed.signals import Interrupted, StopRequest, stop_request
@@ -80,7 +81,7 @@ class _Loop:
     def run(self) -> Path:
         """All steps that are left; returns the last checkpoint."""
         if is_main():
-            write_recipe(self.recipe, self.job.out / RECIPE)
+            write_recipe(self.recipe, self.job.out / RECIPE_FILE)
         self.journal = self._open_journal()
         try:
             self._evaluate()

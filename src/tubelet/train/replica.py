@@ -11,10 +11,11 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import nn
 
+from tubelet.disk.layout import AVERAGE_FILE, MODEL_FILE
 from tubelet.methods.base import Method, state_of
 from tubelet.train.building import spreads
 from tubelet.train.checkpoint import folder as checkpoint
-from tubelet.train.checkpoint.folder import Checkpoint
+from tubelet.train.checkpoint.folder import RunState
 from tubelet.train.distributed.device import compile_blocks
 from tubelet.train.distributed.process_group import agree_on, barrier, is_main, place
 from tubelet.train.fsdp_replica import FSDPReplica
@@ -98,7 +99,7 @@ class DDPReplica:
     def save(self, step: int, facts: Mapping[str, Any], *, keep: int) -> None:
         if is_main():
             ema = self._job.ema
-            state = Checkpoint(
+            state = RunState(
                 step=step,
                 model=self._job.method.state_dict(),
                 optimizer=self.optimizer.state(),
@@ -110,9 +111,9 @@ class DDPReplica:
 
     def load(self, folder: Path) -> None:
         found = checkpoint.load(folder)
-        checkpoint.fill(self._job.method, found.model, where=folder / checkpoint.MODEL)
+        checkpoint.fill(self._job.method, found.model, where=folder / MODEL_FILE)
         if self._job.ema is not None:
-            checkpoint.fill(self._job.ema.average, found.average or {}, where=folder / checkpoint.AVERAGE)
+            checkpoint.fill(self._job.ema.average, found.average or {}, where=folder / AVERAGE_FILE)
         self.optimizer.load_state(found.optimizer)
 
     def begin(self) -> None:

@@ -34,6 +34,10 @@ class Strided(Spec):
     def views(self, total: int, frames: int, clips: int) -> Int64[np.ndarray, "clips T"]:
         return _dense_views(total, frames, clips=clips, stride=self.stride)
 
+    def span_frames(self, frames: int) -> int | None:
+        """How many frames of a video a clip spans."""
+        return frames * self.stride
+
 
 class Span(Spec):
     """T frames evenly over `T * stride` frames, both ends included (VideoMAE fine-tuning, dense).
@@ -59,6 +63,10 @@ class Span(Spec):
         span = frames * self.stride
         one = self._short(total, frames) if total <= span else self._ending_at((span + total) // 2, frames)
         return one[None]
+
+    def span_frames(self, frames: int) -> int | None:
+        """How many frames of a video a clip spans."""
+        return frames * self.stride
 
     def _ending_at(self, end: int, frames: int) -> Int64[np.ndarray, " T"]:
         start = end - frames * self.stride
@@ -95,6 +103,11 @@ class Segments(Spec):
         every = np.sort(np.stack(offsets).astype(np.int64), axis=None)
         return np.stack([every[k::clips] for k in range(clips)])
 
+    def span_frames(self, frames: int) -> int | None:
+        """None: a clip spreads over the whole video, whatever its length."""
+        del frames
+        return None
+
 
 class Uniform(Spec):
     """One random frame from each of T equal segments that cover the whole video, however short it is.
@@ -110,6 +123,11 @@ class Uniform(Spec):
 
     def views(self, total: int, frames: int, clips: int) -> Int64[np.ndarray, "clips T"]:
         return np.stack([self._at(total, np.full(frames, (k + 0.5) / clips)) for k in range(clips)])
+
+    def span_frames(self, frames: int) -> int | None:
+        """None: a clip spreads over the whole video, whatever its length."""
+        del frames
+        return None
 
     def _at(self, total: int, place: Float64[np.ndarray, " T"]) -> Int64[np.ndarray, " T"]:
         frames = len(place)

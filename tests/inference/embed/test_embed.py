@@ -18,10 +18,9 @@ from toy_embed import SETTINGS, UNIT, Notes, damage, killer, toy_run, toy_videos
 
 from tubelet.inference.embed import embed as embedding
 from tubelet.inference.embed.embed import Embedded, Settings, Stopped, embed
-from tubelet.inference.embed.skipped import read_skipped, skipped_file
 from tubelet.inference.embed.store import read_embeddings
 from tubelet.inference.embed.windows import Windows, read_windows
-from tubelet.inference.embed.work_units import Parts
+from tubelet.inference.embed.work_units import WorkUnits, read_skipped, skipped_file
 from tubelet.inference.model import Model, load
 from tubelet.spec import replace
 from tubelet.video.lists.manifest import Manifest, read_manifest
@@ -133,7 +132,7 @@ def test_a_signal_stops_between_batches_and_the_next_run_goes_on(
         assert not out.exists()
         assert notes.ended == 1
         assert threading.active_count() == threads
-        kept = len(Parts(out).finished())
+        kept = len(WorkUnits(out).finished())
         assert kept == {1: 0, 8: 2}[after]
         notes = Notes()
         embed(model, listed(videos), out, SETTINGS, notes)
@@ -150,7 +149,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     command = [sys.executable, toy_embed.__file__, videos, run, out, "9", str(int(signal.SIGKILL))]
     assert subprocess.run([str(word) for word in command], timeout=120).returncode == -signal.SIGKILL
     assert not out.exists()
-    assert len(Parts(out).finished()) == 2
+    assert len(WorkUnits(out).finished()) == 2
     embed(model, listed(videos), out, SETTINGS)
     assert out.read_bytes() == expected
     assert names_in(tmp_path) == ["e.parquet", "e.skipped.csv"]
@@ -302,7 +301,7 @@ def test_a_video_listed_twice_is_refused(model: Model, videos: Path, tmp_path: P
 
 def test_another_process_at_the_same_work_is_refused(model: Model, videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "e.parquet"
-    with Parts(out).working((0, 1)):
+    with WorkUnits(out).working((0, 1)):
         with pytest.raises(ValueError, match="another process makes it"):
             embed(model, listed(videos), out, SETTINGS)
         with pytest.raises(ValueError, match="another process makes it"):

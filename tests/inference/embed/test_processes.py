@@ -15,7 +15,7 @@ from toy_embed import SETTINGS, Notes
 from tubelet.inference.embed import processes
 from tubelet.inference.embed.embed import Stopped
 from tubelet.inference.embed.processes import Helper, embed_in_processes, share_of_machine
-from tubelet.inference.embed.work_units import Parts
+from tubelet.inference.embed.work_units import WorkUnits
 from tubelet.video.lists.manifest import Manifest, VideoRef
 
 MANIFEST = Manifest((VideoRef(Path("a.mp4"), None, "a.mp4"),), None, Path("."))
@@ -56,7 +56,7 @@ def test_a_helper_that_fails_makes_the_whole_fail_and_the_others_stop(tmp_path: 
     started = time.monotonic()
     with pytest.raises(ValueError, match=message):
         embed_in_processes(
-            [failing, helper("time.sleep(60)", other)], MANIFEST, Parts(tmp_path / "e.parquet"), SETTINGS, Notes()
+            [failing, helper("time.sleep(60)", other)], MANIFEST, WorkUnits(tmp_path / "e.parquet"), SETTINGS, Notes()
         )
     assert time.monotonic() - started < 30
     assert not is_alive(other)
@@ -75,7 +75,11 @@ def test_a_signal_stops_the_helpers_and_then_this_process(tmp_path: Path) -> Non
     notes = Notes()
     with pytest.raises(Stopped, match="stopped by SIGTERM; finished work is kept") as stop:
         embed_in_processes(
-            [helper("time.sleep(60)", pid) for pid in pids], MANIFEST, Parts(tmp_path / "e.parquet"), SETTINGS, notes
+            [helper("time.sleep(60)", pid) for pid in pids],
+            MANIFEST,
+            WorkUnits(tmp_path / "e.parquet"),
+            SETTINGS,
+            notes,
         )
     thread.join()
     assert stop.value.signal == signal.SIGTERM
@@ -94,7 +98,7 @@ def test_a_helper_that_will_not_stop_is_killed(tmp_path: Path, monkeypatch: pyte
     wait = f"while not pathlib.Path({str(tmp_path / 'deaf')!r}).exists(): time.sleep(0.01)"
     failing = helper(f"{wait}\n1 / 0", tmp_path / "failing")
     with pytest.raises(ValueError, match="process 1 of 2: ZeroDivisionError"):
-        embed_in_processes([deaf, failing], MANIFEST, Parts(tmp_path / "e.parquet"), SETTINGS, Notes())
+        embed_in_processes([deaf, failing], MANIFEST, WorkUnits(tmp_path / "e.parquet"), SETTINGS, Notes())
     assert not is_alive(tmp_path / "pid")
 
 

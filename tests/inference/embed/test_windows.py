@@ -15,7 +15,7 @@ from video_files import numbers_of, write_video
 
 from tubelet.data.dataset import EvalDataset, VideoViews
 from tubelet.inference.embed import windows as windows_module
-from tubelet.inference.embed.windows import Place, Windows, frames_of, plan, read_windows
+from tubelet.inference.embed.windows import WindowBounds, Windows, frames_of, plan, read_windows
 from tubelet.types import ClipShape
 from tubelet.video.augment.crops import test_crops as crops_of
 from tubelet.video.lists.manifest import VideoRef
@@ -32,7 +32,7 @@ def shown(total: int, fps: float = 10.0) -> np.ndarray:
     return np.arange(total) / fps
 
 
-def spans(places: Sequence[Place]) -> list[tuple[float, float]]:
+def spans(places: Sequence[WindowBounds]) -> list[tuple[float, float]]:
     return [(round(place.start_seconds, 6), round(place.end_seconds, 6)) for place in places]
 
 
@@ -40,7 +40,7 @@ def spans(places: Sequence[Place]) -> list[tuple[float, float]]:
 @pytest.mark.parametrize("total", [1, 3, 50])
 def test_a_sampler_of_the_whole_video_gives_one_window(sampler: Sampler, total: int) -> None:
     places = plan(shown(total), total / 10, sampler, 4, Windows())
-    assert places == [Place(0, total, 0.0, total / 10)]
+    assert places == [WindowBounds(0, total, 0.0, total / 10)]
     assert frames_of(places[0], sampler, 4, Windows()).tolist() == sampler.views(total, 4, 1)[0].tolist()
 
 
@@ -85,8 +85,8 @@ def test_a_window_goes_by_time_where_the_rate_varies() -> None:
 
 @pytest.mark.parametrize("windows", [Windows(seconds=9.0), Windows(seconds=9.0, step_seconds=1.0)])
 def test_a_short_video_is_one_window(windows: Windows) -> None:
-    assert plan(shown(3), 0.3, Strided(stride=4), 4, windows) == [Place(0, 3, 0.0, 0.3)]
-    assert plan(shown(3), 0.3, Strided(stride=4), 4, Windows()) == [Place(0, 3, 0.0, 0.3)]
+    assert plan(shown(3), 0.3, Strided(stride=4), 4, windows) == [WindowBounds(0, 3, 0.0, 0.3)]
+    assert plan(shown(3), 0.3, Strided(stride=4), 4, Windows()) == [WindowBounds(0, 3, 0.0, 0.3)]
 
 
 @pytest.mark.parametrize("total", [1, 7, 10, 11, 19, 20, 21, 37, 300])

@@ -15,11 +15,11 @@ from probe_toys import Seen, pretrained_run
 from toy_labelled import labelled_folder
 
 from tubelet.data.dataset import EvalDataset, VideoViews
-from tubelet.disk.npy import RowFile
+from tubelet.disk.npy import row_file
 from tubelet.inference.model import Model, load
 from tubelet.inference.probe.attentive import AttentiveTraining, read_attentive
 from tubelet.inference.probe.features import FeaturePlan, read_features
-from tubelet.inference.probe.probe import KINDS, ProbeReport, ProbeSettings, probe
+from tubelet.inference.probe.probe import PROBES, ProbeReport, ProbeSettings, probe
 from tubelet.inference.progress import Quiet
 from tubelet.sets.pair import LabelledSets, read_sets
 from tubelet.video.lists.manifest import read_manifest
@@ -66,11 +66,11 @@ def test_all_three_probes_see_bright_from_dark_and_write_every_file(
     model: Model, sets: LabelledSets, tmp_path: Path
 ) -> None:
     report = run(model, sets, tmp_path / "out")
-    assert [found.kind for found in report.results] == list(KINDS)
+    assert [found.kind for found in report.results] == list(PROBES)
     assert [found.top1 for found in report.results] == [1.0, 1.0, 1.0]
     assert (report.chance, report.videos, report.skipped, report.missing) == (0.5, (12, 8), (), ())
     tables = ["classes.csv", "confusion.csv", "confusion.png", "metrics.json", "predictions.csv"]
-    for kind in KINDS:
+    for kind in PROBES:
         own = ["attentive.json", "attentive.safetensors"] if kind == "attentive" else []
         assert sorted(path.name for path in (tmp_path / "out" / kind).iterdir()) == sorted([*own, *tables])
     found = rows(tmp_path / "out/knn/predictions.csv")
@@ -271,11 +271,11 @@ def test_videos_in_both_sets_are_told(videos: Path, tmp_path: Path) -> None:
 
 def test_rows_appear_whole_or_not_at_all(tmp_path: Path) -> None:
     values = np.arange(12, dtype=np.float16).reshape(4, 3)
-    with RowFile(tmp_path / "a.npy", (3,), np.dtype(np.float16)) as file:
+    with row_file(tmp_path / "a.npy", (3,), np.dtype(np.float16)) as file:
         file.add(values[:1])
         file.add(values[1:])
         assert not (tmp_path / "a.npy").exists()
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy", mmap_mode="r"), values)
-    with pytest.raises(AssertionError), RowFile(tmp_path / "b.npy", (4,), np.dtype(np.float16)) as file:
+    with pytest.raises(AssertionError), row_file(tmp_path / "b.npy", (4,), np.dtype(np.float16)) as file:
         file.add(values)
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]

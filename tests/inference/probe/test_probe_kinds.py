@@ -20,7 +20,7 @@ from tubelet.inference.probe.attentive import (
     train_attentive,
     write_attentive,
 )
-from tubelet.inference.probe.features import Features, ProbeScores
+from tubelet.inference.probe.features import ProbeFeatures, ProbeScores
 from tubelet.inference.probe.knn import knn
 from tubelet.inference.probe.linear import STRENGTHS, USUAL, linear
 from tubelet.inference.progress import Quiet
@@ -31,7 +31,7 @@ SHORT = AttentiveTraining(epochs=60, batch_size=16, lr=3e-3)
 KINDS = ["knn", "linear", "attentive"]
 
 
-def verdict(kind: str, train: Features, val: Features, classes: int = 3, seed: int = 0) -> ProbeScores:
+def verdict(kind: str, train: ProbeFeatures, val: ProbeFeatures, classes: int = 3, seed: int = 0) -> ProbeScores:
     if kind == "knn":
         return knn(train, val, classes=classes, k=5)
     if kind == "linear":
@@ -42,12 +42,12 @@ def verdict(kind: str, train: Features, val: Features, classes: int = 3, seed: i
     return ProbeScores(score_attentive(probe, val))
 
 
-def part(found: Features, rows: np.ndarray) -> Features:
+def part(found: ProbeFeatures, rows: np.ndarray) -> ProbeFeatures:
     assert found.tokens is not None
-    return Features(found.pooled[rows], found.tokens[rows], found.labels[rows], found.index[rows], ())
+    return ProbeFeatures(found.pooled[rows], found.tokens[rows], found.labels[rows], found.index[rows], ())
 
 
-def accuracy(found: ProbeScores, val: Features) -> float:
+def accuracy(found: ProbeScores, val: ProbeFeatures) -> float:
     return float((found.scores.argmax(1) == val.labels).mean())
 
 
@@ -106,8 +106,8 @@ def test_the_vote_is_the_formula_written_out() -> None:
 def test_near_neighbours_outvote_many_far_ones() -> None:
     """One neighbour at cosine 1 against three at cosine 0.8: exp(1 / 0.07) is more than three times exp(0.8 / 0.07)."""
     near, far = [1.0, 0.0], [0.8, 0.6]
-    train = Features(np.array([near, far, far, far], np.float32), None, np.array([0, 1, 1, 1]), np.arange(4), ())
-    val = Features(np.array([near], np.float32), None, np.array([0]), np.arange(1), ())
+    train = ProbeFeatures(np.array([near, far, far, far], np.float32), None, np.array([0, 1, 1, 1]), np.arange(4), ())
+    val = ProbeFeatures(np.array([near], np.float32), None, np.array([0]), np.arange(1), ())
     assert knn(train, val, classes=2, k=4).scores.argmax() == 0
 
 
@@ -121,8 +121,8 @@ def test_length_does_not_matter_to_neighbours() -> None:
 def test_precision_counts_neighbours_of_the_right_class() -> None:
     angle = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 2.0])
     pooled = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
-    train = Features(pooled, None, np.array([0, 0, 1, 0, 1, 0]), np.arange(6), ())
-    val = Features(pooled[:1], None, np.array([0]), np.arange(1), ())
+    train = ProbeFeatures(pooled, None, np.array([0, 0, 1, 0, 1, 0]), np.arange(6), ())
+    val = ProbeFeatures(pooled[:1], None, np.array([0]), np.arange(1), ())
     facts = knn(train, val, classes=2, k=1).facts
     assert facts["precision_at_1"] == 1.0
     assert facts["precision_at_5"] == pytest.approx(3 / 5)  # 0 0 1 0 1; the last one is sixth
@@ -183,14 +183,14 @@ def test_attention_finds_what_the_mean_hides() -> None:
     """The class is the sign of one marked token; in the mean it drowns in the others."""
     rng = np.random.default_rng(0)
 
-    def hidden(count: int) -> Features:
+    def hidden(count: int) -> ProbeFeatures:
         labels = rng.integers(0, 2, count)
         tokens = rng.standard_normal((count, 16, 12)) * 2
         place = rng.integers(0, 16, count)
         tokens[np.arange(count), place] = 0.0
         tokens[np.arange(count), place, 0] = 12.0
         tokens[np.arange(count), place, 1] = 8.0 * labels - 4.0
-        return Features(tokens.mean(1).astype(np.float32), tokens.astype(np.float16), labels, np.arange(count), ())
+        return ProbeFeatures(tokens.mean(1).astype(np.float32), tokens.astype(np.float16), labels, np.arange(count), ())
 
     train, val = hidden(200), hidden(200)
     assert accuracy(verdict("linear", train, val, classes=2), val) < 0.75

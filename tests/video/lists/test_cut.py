@@ -19,7 +19,8 @@ from tubelet.video.lists.manifest import VideoRef
 from tubelet.video.read.decoders import Reading
 from tubelet.video.read.errors import BadVideo
 from tubelet.video.read.file import VideoFile, open_video
-from tubelet.video.read.part import Part, PartOfVideo, bounds_at, open_part, parts_of
+from tubelet.video.read.info import between_at_rate
+from tubelet.video.read.part import PartOfVideo, VideoPart, open_part, parts_of
 from tubelet.video.sample import Strided
 
 PLAN = ClipPlan(
@@ -71,8 +72,8 @@ def test_a_piece_follows_the_times_of_the_frames_not_their_number(tmp_path: Path
     times = [*range(0, 100, 10), *range(100, 1000, 90)]
     path = write_video(tmp_path / "uneven.mp4", len(times), times=times)
     with open_video(path) as video:
-        assert len(PartOfVideo(video, Part(1, 0.0, 0.5))) == sum(time < 500 for time in times)
-        assert len(PartOfVideo(video, Part(2, 0.5, inf))) == sum(time >= 500 for time in times)
+        assert len(PartOfVideo(video, VideoPart(1, 0.0, 0.5))) == sum(time < 500 for time in times)
+        assert len(PartOfVideo(video, VideoPart(2, 0.5, inf))) == sum(time >= 500 for time in times)
 
 
 def test_clips_of_a_piece_come_from_the_piece_alone(
@@ -149,7 +150,7 @@ def test_times_and_a_constant_rate_cut_at_the_same_frames(movie: Path, each: flo
     """torchcodec tells a rate and no times."""
     for part in parts_of(1.2, each):
         assert part is not None
-        first, stop = bounds_at(25.0, 30, part)
+        first, stop = between_at_rate(25.0, 30, part.start_seconds, part.end_seconds)
         with open_video(movie) as video, open_part(Reading(), movie, part) as cut:
             assert np.array_equal(cut.frames(range(len(cut))), video.frames(range(first, stop)))
 

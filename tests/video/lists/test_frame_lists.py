@@ -16,9 +16,8 @@ from tubelet.data.dataset import ClipDataset, ClipPlan, EvalDataset, Sample, Ski
 from tubelet.types import ClipShape
 from tubelet.video.augment.augment import Augment, CentreCrop
 from tubelet.video.lists.manifest import check_unique, read_manifest
-from tubelet.video.lists.shards import Sample as ShardSample
-from tubelet.video.lists.shards import write_shards
-from tubelet.video.prepare.prepare import open_collection, target_names
+from tubelet.video.lists.shards import ShardSample, write_shards
+from tubelet.video.prepare.collection import open_collection, target_names
 from tubelet.video.prepare.transcode import Preparation
 from tubelet.video.read.file import open_video
 from tubelet.video.sample import Strided

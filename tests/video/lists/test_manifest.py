@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tubelet.video.lists.lists import hmdb51_list
+from tubelet.video.lists.list_file import hmdb51_list
 from tubelet.video.lists.manifest import check_labels, check_unique, read_manifest
 
 

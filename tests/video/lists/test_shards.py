@@ -14,9 +14,9 @@ from video_files import write_video
 
 from tubelet.data.cache import FrameCache
 from tubelet.video.lists.manifest import read_manifest
-from tubelet.video.lists.shards import INDEX, Sample, expand, write_shards
+from tubelet.video.lists.shards import INDEX, ShardSample, expand, write_shards
+from tubelet.video.read.byte_range import ByteRange, ByteRangeReader, byte_range_of
 from tubelet.video.read.file import BadVideo, open_video
-from tubelet.video.read.span import Span, SpanReader, span_of
 
 NAMES = ("up/a.mp4", "up/b c.mp4", "down/a.mp4", "down/d,e.mp4", "f.g.mp4")
 
@@ -33,7 +33,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shards(videos: Path, tmp_path: Path) -> Path:
     """Three tars of up to two videos each."""
     samples = [
-        Sample(videos / name, {"name": name, "label": place % 2, "source": "x"}) for place, name in enumerate(NAMES)
+        ShardSample(videos / name, {"name": name, "label": place % 2, "source": "x"})
+        for place, name in enumerate(NAMES)
     ]
     folder = tmp_path / "shards"
     folder.mkdir()
@@ -70,7 +71,7 @@ def test_webdataset_reads_the_same(videos: Path, shards: Path) -> None:
     assert [sample[2]["name"] for sample in samples] == list(NAMES)
     ours = read_manifest(Path(urls), labelled=True).videos
     for (data, label, about), video in zip(samples, ours, strict=True):
-        assert data == (videos / about["name"]).read_bytes() == SpanReader(_span(video.path)).read()
+        assert data == (videos / about["name"]).read_bytes() == ByteRangeReader(_span(video.path)).read()
         assert label == video.label
 
 
@@ -88,7 +89,9 @@ def test_writing_again_is_the_same_or_replaces(videos: Path, shards: Path) -> No
     before = {path.name: path.read_bytes() for path in shards.iterdir()}
     other = shards / "val-000000.tar"
     write_tar(other, {"x.mp4": (videos / NAMES[0]).read_bytes()})
-    samples = [Sample(videos / name, {"name": name, "label": k % 2, "source": "x"}) for k, name in enumerate(NAMES)]
+    samples = [
+        ShardSample(videos / name, {"name": name, "label": k % 2, "source": "x"}) for k, name in enumerate(NAMES)
+    ]
     write_shards(shards, "train", samples[:2], shard_bytes=10**9)
     assert sorted(path.name for path in shards.iterdir()) == [INDEX, "train-000000.tar", other.name]
     assert (shards / "train-000000.tar").read_bytes() == before["train-000000.tar"]
@@ -172,18 +175,18 @@ def test_frames_of_shards_are_kept_in_the_cache(shards: Path, tmp_path: Path) ->
 
 def test_spans_read_and_seek_like_files(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(bytes(range(100)))
-    path = Span(tmp_path / "x.tar", 10, 20).path()
-    assert span_of(path) == Span(tmp_path / "x.tar", 10, 20)
-    assert span_of(tmp_path / "x.tar") is None
+    path = ByteRange(tmp_path / "x.tar", 10, 20).path()
+    assert byte_range_of(path) == ByteRange(tmp_path / "x.tar", 10, 20)
+    assert byte_range_of(tmp_path / "x.tar") is None
     plain = io.BytesIO(bytes(range(10, 30)))
-    with SpanReader(_span(path)) as reader:
+    with ByteRangeReader(_span(path)) as reader:
         for step in ((5, 0), (3, 1), (-4, 2), (0, 2), (0, 0)):
             assert reader.seek(*step) == plain.seek(*step)
             assert (reader.read(6), reader.tell()) == (plain.read(6), plain.tell())
         assert reader.read() == plain.read()
 
 
-def _span(path: Path) -> Span:
-    span = span_of(path)
+def _span(path: Path) -> ByteRange:
+    span = byte_range_of(path)
     assert span is not None
     return span

@@ -15,8 +15,8 @@ import pytest
 from video_files import write_video
 
 from tubelet.video.lists.manifest import Manifest, read_manifest
+from tubelet.video.prepare.collection import Collection, open_collection, target_names
 from tubelet.video.prepare.lists import list_name, write_lists
-from tubelet.video.prepare.prepare import Collection, open_collection, target_names
 from tubelet.video.prepare.record import JOURNAL, Record
 from tubelet.video.prepare.transcode import Preparation
 from tubelet.video.read.file import open_video

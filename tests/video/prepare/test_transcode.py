@@ -13,14 +13,14 @@ import pytest
 from video_files import numbers_of, plainly, write_video
 from zoo import ZOO, needs_zoo
 
-from tubelet.video.prepare.transcode import Part, Preparation, part_seconds, transcode
+from tubelet.video.prepare.transcode import Preparation, PreparedFile, part_seconds, transcode
 from tubelet.video.read.errors import BadVideo
 from tubelet.video.read.file import open_video
 from tubelet.video.read.sequence import Shown, at_constant_rate
 from tubelet.video.work.scan import examine
 
 
-def prepare(source: Path, folder: Path, **how: Any) -> tuple[Part, ...]:
+def prepare(source: Path, folder: Path, **how: Any) -> tuple[PreparedFile, ...]:
     folder.mkdir(exist_ok=True)
     return transcode(source, lambda number: folder / f"{number}.mp4", Preparation(**how), beat=lambda share: None)
 

@@ -18,7 +18,7 @@ from tubelet.video.read.frame_folder import FrameFolder
 from tubelet.video.read.frame_range import FrameRange, frame_range_of, source_state
 from tubelet.video.read.limits import Limits
 from tubelet.video.read.numbered import is_frame_folder, numbering_of
-from tubelet.video.read.part import Part, open_part
+from tubelet.video.read.part import VideoPart, open_part
 from tubelet.video.work.scan import examine
 
 
@@ -212,7 +212,7 @@ def test_a_changed_image_changes_the_state(tmp_path: Path) -> None:
 def test_long_folders_are_cut_like_long_videos(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "a", 60)
     assert length_of(folder, lambda _: None).seconds == 2.0
-    with open_part(Reading(), folder, Part(2, 1.0, 2.0)) as piece:
+    with open_part(Reading(), folder, VideoPart(2, 1.0, 2.0)) as piece:
         assert len(piece) == 30
         assert numbers_of(piece.frames([0])) == pytest.approx([30], abs=0.3)
 

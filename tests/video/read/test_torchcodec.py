@@ -21,7 +21,7 @@ from tubelet.recipe import Data, reading_of
 from tubelet.runs.pretrain import pretrain
 from tubelet.train.records.watch import SilentWatch
 from tubelet.video.lists.manifest import read_manifest
-from tubelet.video.lists.shards import Sample, write_shards
+from tubelet.video.lists.shards import ShardSample, write_shards
 from tubelet.video.read import torchcodec as module
 from tubelet.video.read.decoders import Reading
 from tubelet.video.read.torchcodec import why_missing
@@ -88,7 +88,7 @@ def test_frames_agree(environment: dict[str, str], tmp_path: Path) -> None:
         write_video(tmp_path / "a.mp4", 20, size=(96, 64), b_frames=2),
         write_video(tmp_path / "b.mp4", 9, times=[0, 40, 90, 500, 510, 520, 800, 1000, 1001]),
     ]
-    write_shards(tmp_path, "x", [Sample(path, {}) for path in made], shard_bytes=10**9)
+    write_shards(tmp_path, "x", [ShardSample(path, {}) for path in made], shard_bytes=10**9)
     packed = [video.path for video in read_manifest(tmp_path / "x-000000.tar", labelled=False).videos]
     odd = [ZOO / name for name in H264] if ZOO.is_dir() else []
     for path, found in zip([*made, *packed, *odd], compare(environment, *made, *packed, *odd), strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tubelet.video.work.team import Beat, Lost, Progress, each
+from tubelet.video.work.team import Advance, Beat, Lost, each
 
 LIMIT_SECONDS = 1.5
 
@@ -20,9 +20,9 @@ def slow(task: str, beat: Beat) -> str:
 
 def test_only_silence_counts_against_the_limit() -> None:
     said = list(each(["chatty", "silent"], slow, workers=2, limit_seconds=LIMIT_SECONDS))
-    results = {place: one for place, one in said if not isinstance(one, Progress)}
+    results = {place: one for place, one in said if not isinstance(one, Advance)}
     assert results == {0: "CHATTY", 1: Lost(f"not decoded within {LIMIT_SECONDS:g} seconds")}
-    assert [one.amount for place, one in said if place == 0 and isinstance(one, Progress)] == [k / 6 for k in range(6)]
+    assert [one.amount for place, one in said if place == 0 and isinstance(one, Advance)] == [k / 6 for k in range(6)]
 
 
 def test_no_tasks() -> None:

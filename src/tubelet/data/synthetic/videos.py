@@ -20,6 +20,7 @@ from numpy import ndarray
 from pydantic import Field
 
 from tubelet.data.synthetic.scenes import MOTIONS, clip_of
+from tubelet.disk.write import whole_file, write_text
 from tubelet.spec import Spec
 
 VIDEOS: Final = "videos"
@@ -106,16 +107,14 @@ def make_dataset(
 
 def write_video(frames: UInt8[ndarray, "T H W 3"], path: Path, *, fps: int, crf: int = 18) -> None:
     """Write frames as H.264 in MP4 (yuv420p, B-frames as the encoder likes), whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     # With mbtree, x264's assembly gives other bytes each time; equal seeds are to give equal files.
     options = {"crf": str(crf), "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
-    with av.open(str(temporary), "w", format="mp4") as container:
+    with whole_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for picture in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
-    temporary.replace(path)
 
 
 def file_name(index: int) -> str:
@@ -130,14 +129,12 @@ def _keep_plan(folder: Path, plan: SyntheticPlan) -> None:
         if kept != plan.model_dump():
             raise ValueError(f"{path}: the folder holds videos of another plan; delete it or choose another --out")
         return
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(plan.model_dump_json(indent=1))
-    temporary.replace(path)
+    write_text(path, plan.model_dump_json(indent=1))
 
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError:
         return None
 
@@ -186,6 +183,4 @@ def _write_lists(folder: Path, plan: SyntheticPlan) -> None:
 
 def write_lines(path: Path, lines: list[str]) -> None:
     """A list: one line after the other, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("\n".join(lines) + "\n")
-    temporary.replace(path)
+    write_text(path, "\n".join(lines) + "\n")

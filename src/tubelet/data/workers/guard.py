@@ -18,10 +18,12 @@ from torch.utils.data import get_worker_info
 from tubelet.data.dataset import Sample, Skipped
 from tubelet.data.streams import Key, TrainingSet
 from tubelet.video.lists.manifest import VideoRef
-from tubelet.video.read.limits import MEMORY_BYTES, last_resort
+from tubelet.video.read.limits import ALARM, MEMORY_BYTES, last_resort
 
-CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL})
+_CRASH_NAMES: Final = frozenset({"SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL"})
+CRASHES: Final = frozenset(one for one in signal.Signals if one.name in _CRASH_NAMES)
 """Signals that a process brings upon itself: the file it was reading is to blame. SIGKILL comes from elsewhere."""
+_CHILD_ENDED: Final = signal.Signals.__members__.get("SIGCHLD")  # None on Windows
 
 _Place = tuple[str, int]
 """A stream, and the index of a video in it."""
@@ -70,7 +72,7 @@ class GuardedDataset:
         place, code = self._place_of(process), process.exitcode
         if place is None or code is None or code >= 0:
             return False
-        if -code == signal.SIGALRM:
+        if -code == ALARM:
             self._given_up[place] = f"not read within {self._seconds:g} seconds: the decoder hangs"
         elif -code in CRASHES:
             self._given_up[place] = f"reading it kills the process ({signal.Signals(-code).name})"
@@ -103,16 +105,16 @@ class DeathSignals:
     """
 
     def __init__(self) -> None:
-        self._before = signal.getsignal(signal.SIGCHLD)
+        self._before = None if _CHILD_ENDED is None else signal.getsignal(_CHILD_ENDED)
 
     def ignore(self) -> None:
-        if _is_main_thread():
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if _CHILD_ENDED is not None and _is_main_thread():
+            signal.signal(_CHILD_ENDED, signal.SIG_DFL)
 
     def restore(self) -> None:
         """Put back what was there before."""
-        if _is_main_thread() and self._before is not None:
-            signal.signal(signal.SIGCHLD, self._before)
+        if _CHILD_ENDED is not None and _is_main_thread() and self._before is not None:
+            signal.signal(_CHILD_ENDED, self._before)
 
 
 @dataclass

@@ -23,12 +23,11 @@ import torch
 from pydantic import Field
 
 from tubelet.data.dataset import Skipped
-from tubelet.inference.embed.shard import Batches
-from tubelet.inference.embed.skipped import Bad, check_skipped, read_skipped, skipped_file
+from tubelet.inference.embed.batches import Batches
 from tubelet.inference.embed.store import Facts, row_count
 from tubelet.inference.embed.stream import stream
 from tubelet.inference.embed.windows import Window, Windows, check_windows, read_windows
-from tubelet.inference.embed.work_units import Parts
+from tubelet.inference.embed.work_units import Bad, WorkUnits, read_skipped, skipped_file
 from tubelet.inference.model import Model
 from tubelet.inference.progress import Progress, Quiet
 from tubelet.names import writable
@@ -91,21 +90,21 @@ def embed(
     settings, progress = settings or Settings(), progress or Quiet()
     check_unique(manifest)
     check_windows(settings.windows, model.sampler)
-    parts = open_parts(out, settings)
+    units = open_units(out, settings)
     facts = facts_of(model, manifest, settings)
     started = time.monotonic()
-    with parts.working(settings.shard):
-        with parts.locked():
-            is_to_do = parts.begin(facts)
+    with units.working(settings.shard):
+        with units.locked():
+            is_to_do = units.begin(facts)
         if is_to_do:
-            clips = _Work(model, manifest, facts, settings, parts=parts, progress=progress).run()
+            clips = _Embedding(model, manifest.videos, units, facts, settings=settings, progress=progress).run()
         else:
             progress.say(f"{out}: finished before, nothing to do")
             clips = 0
-        return finish(parts, facts, settings, clips=clips, seconds=time.monotonic() - started)
+        return finish(units, facts, settings, clips=clips, seconds=time.monotonic() - started)
 
 
-def open_parts(out: Path, settings: Settings) -> Parts:
+def open_units(out: Path, settings: Settings) -> WorkUnits:
     """The place of the work, emptied where `fresh`. ValueError where it cannot be."""
     if out.suffix != ".parquet":
         raise ValueError(f"{out}: embeddings are written as a .parquet file")
@@ -114,15 +113,15 @@ def open_parts(out: Path, settings: Settings) -> Parts:
         raise ValueError(f"shard {index}/{shards}: shards are counted from 0, so the last is {shards - 1}/{shards}")
     if settings.fresh and shards > 1:
         raise ValueError(f"--fresh would throw away what other shards did; delete {out}.parts and {out} yourself")
-    parts = Parts(out)
+    units = WorkUnits(out)
     try:
         if settings.fresh:
-            with parts.working(settings.shard):
-                parts.clear()
-        parts.folder.mkdir(parents=True, exist_ok=True)
+            with units.working(settings.shard):
+                units.clear()
+        units.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{out}: cannot be written ({error.strerror}); choose another -o") from error
-    return parts
+    return units
 
 
 def facts_of(model: Model, manifest: Manifest, settings: Settings) -> Facts:
@@ -149,48 +148,42 @@ def facts_of(model: Model, manifest: Manifest, settings: Settings) -> Facts:
     return replace(facts, plan=hashlib.sha256(facts.model_dump_json(exclude=places).encode()).hexdigest())
 
 
-def finish(parts: Parts, facts: Facts, settings: Settings, *, clips: int, seconds: float) -> Embedded:
+def finish(units: WorkUnits, facts: Facts, settings: Settings, *, clips: int, seconds: float) -> Embedded:
     """Put the file together if all units are there. ValueError where too many videos could not be read."""
     done = Embedded(out=None, rows=0, videos=facts.videos, clips=clips, skipped=(), seconds=seconds)
     if settings.leader is not None:
         return done
-    with parts.locked():
-        if not parts.begin(facts):
-            parts.remove()
-            return _read_back(parts.out, done)
-        units = unit_count(facts)
-        if set(range(units)) - parts.finished():
+    with units.locked():
+        if not units.begin(facts):
+            units.remove()
+            return _read_back(units.out, done)
+        if set(range(facts.units)) - units.finished():
             return done
-        skipped = check_all_skipped(parts, range(units), settings, facts)
-        rows = parts.merge(facts, units)
-    return Embedded(parts.out, rows, facts.videos, clips, skipped, seconds)
+        skipped = units.check_skipped(range(facts.units), facts, max_skipped=settings.max_skipped)
+        rows = units.merge(facts)
+    return Embedded(units.out, rows, facts.videos, clips, skipped, seconds)
 
 
-def unit_count(facts: Facts) -> int:
-    """How many units the videos make."""
-    return -(-facts.videos // facts.unit)
-
-
-def check_all_skipped(parts: Parts, units: Sequence[int], settings: Settings, facts: Facts) -> tuple[Bad, ...]:
-    """The unreadable videos of these units, which are written down. ValueError where they are too many."""
-    skipped = tuple(bad for unit in units for bad in parts.bad(unit))
-    check_skipped(parts.out, skipped, videos=facts.videos, max_skipped=settings.max_skipped)
-    return skipped
-
-
-class _Work:
-    """One run over the units of a shard that are not there yet."""
+class _Embedding:
+    """One run over the units of a shard that are not there yet: `facts` say how, `settings` who does what."""
 
     def __init__(
-        self, model: Model, manifest: Manifest, facts: Facts, settings: Settings, *, parts: Parts, progress: Progress
+        self,
+        model: Model,
+        videos: Sequence[VideoRef],
+        units: WorkUnits,
+        facts: Facts,
+        *,
+        settings: Settings,
+        progress: Progress,
     ) -> None:
-        self._model, self._videos, self._facts = model, manifest.videos, facts
-        self._settings, self._parts, self._progress = settings, parts, progress
+        self._model, self._videos, self._units, self._facts = model, videos, units, facts
+        self._settings, self._progress = settings, progress
         index, shards = settings.shard
-        mine = range(index, unit_count(facts), shards)
-        finished = parts.finished()
+        mine = range(index, facts.units, shards)
+        finished = units.finished()
         self._todo = [unit for unit in mine if unit not in finished]
-        self._skipped = sum(len(parts.bad(unit)) for unit in mine if unit in finished)
+        self._skipped = sum(len(units.bad(unit)) for unit in mine if unit in finished)
         self._told = 0
 
     def run(self) -> int:
@@ -199,9 +192,9 @@ class _Work:
         places = [place for unit in self._todo for place in range(unit * size, (unit + 1) * size)]
         places = [place for place in places if place < len(self._videos)]
         if len(places) < self._facts.videos and self._settings.shard[1] == 1:
-            self._progress.say(f"{self._parts.out}: going on, {len(places)} of {self._facts.videos} videos are left")
+            self._progress.say(f"{self._units.out}: going on, {len(places)} of {self._facts.videos} videos are left")
         self._progress.begin("embed", len(places), "videos")
-        read = partial(read_windows, clip=self._facts.clip, sampler=self._facts.sampler, windows=self._settings.windows)
+        read = partial(read_windows, clip=self._facts.clip, sampler=self._facts.sampler, windows=self._facts.windows)
         videos = [self._videos[place] for place in places]
         clips = 0
         try:
@@ -216,7 +209,7 @@ class _Work:
         return clips
 
     def _unit(self, unit: int, found: Iterator[tuple[int, Window | Skipped]], look: Callable[[], None]) -> int:
-        batches, bad, clips = Batches(self._model, self._settings.batch), list[Bad](), 0
+        batches, bad, clips = Batches(self._model, self._facts.batch), list[Bad](), 0
         for place, group in groupby(found, key=lambda pair: pair[0]):
             video = self._videos[place]
             for _, item in group:
@@ -232,7 +225,7 @@ class _Work:
             self._progress.advance(1, 0)
         new = batches.compute()
         self._progress.advance(0, new)
-        self._parts.write(unit, batches.rows(), bad)
+        self._units.write(unit, batches.rows(), bad)
         self._skipped += len(bad)
         self._check()
         return clips + new
@@ -242,19 +235,20 @@ class _Work:
         leader = self._settings.leader
         number = signal.SIGTERM if leader is not None and os.getppid() != leader else request.signal
         if number is not None:
-            raise Stopped(number, self._parts.out)
+            raise Stopped(number, self._units.out)
 
     def _tell(self, bad: Bad) -> None:
         self._told += 1
         if self._told <= SKIPS_TOLD:
             self._progress.say(f"skipped {bad[0]}: {bad[1]}")
         elif self._told == SKIPS_TOLD + 1:
-            self._progress.say(f"more are skipped; {skipped_file(self._parts.out)} will name them")
+            self._progress.say(f"more are skipped; {skipped_file(self._units.out)} will name them")
 
     def _check(self) -> None:
         """Fail as soon as it is certain that too many videos cannot be read; the file then names those found so far."""
         if self._skipped > self._settings.max_skipped * self._facts.videos:
-            check_all_skipped(self._parts, sorted(self._parts.finished()), self._settings, self._facts)
+            found = sorted(self._units.finished())
+            self._units.check_skipped(found, self._facts, max_skipped=self._settings.max_skipped)
 
 
 def _read_back(out: Path, done: Embedded) -> Embedded:

@@ -14,7 +14,7 @@ from typing import IO, Final
 from tubelet.doctor.machine import cores
 from tubelet.inference.embed.embed import Embedded, Settings, Stopped, finish
 from tubelet.inference.embed.store import read_facts
-from tubelet.inference.embed.work_units import Parts
+from tubelet.inference.embed.work_units import WorkUnits
 from tubelet.inference.progress import Progress
 from tubelet.train.distributed.signals import StopRequest, stop_request
 from tubelet.video.lists.manifest import Manifest, check_unique
@@ -33,7 +33,7 @@ class Helper:
 
 
 def embed_in_processes(
-    helpers: Sequence[Helper], manifest: Manifest, parts: Parts, settings: Settings, progress: Progress
+    helpers: Sequence[Helper], manifest: Manifest, units: WorkUnits, settings: Settings, progress: Progress
 ) -> Embedded:
     """Run the helpers to their ends and put their units together; `settings` are those of the whole.
 
@@ -42,15 +42,15 @@ def embed_in_processes(
     """
     check_unique(manifest)
     started = time.monotonic()
-    look = _Look(parts, manifest, progress)
+    look = _UnitWatch(units, manifest, progress)
     progress.begin("embed", len(manifest.videos) - look.before, "videos")
     try:
         with stop_request() as request, _running(helpers) as crew:
-            _wait(crew, parts, request, look)
+            _wait(crew, units, request, look)
     finally:
         progress.end()
-    facts = parts.facts() or read_facts(parts.out)
-    return finish(parts, facts, settings, clips=look.clips, seconds=time.monotonic() - started)
+    facts = units.facts() or read_facts(units.out)
+    return finish(units, facts, settings, clips=look.clips, seconds=time.monotonic() - started)
 
 
 def share_of_machine(shard: int, processes: int, *, gpus: int) -> dict[str, str]:
@@ -75,26 +75,26 @@ class _Running:
         return [line.strip() for line in lines if line.strip()]
 
 
-class _Look:
+class _UnitWatch:
     """Sees units appear and tells how far the work is."""
 
-    def __init__(self, parts: Parts, manifest: Manifest, progress: Progress) -> None:
-        self._parts, self._total, self.progress = parts, len(manifest.videos), progress
+    def __init__(self, units: WorkUnits, manifest: Manifest, progress: Progress) -> None:
+        self._units, self._total, self.progress = units, len(manifest.videos), progress
         self.clips = 0
-        self._seen = parts.finished()
+        self._seen = units.finished()
         self.before = sum(self._videos(unit) for unit in self._seen)
         if self._seen:
-            progress.say(f"{parts.out}: going on, {self._total - self.before} of {self._total} videos are left")
+            progress.say(f"{units.out}: going on, {self._total - self.before} of {self._total} videos are left")
 
     def __call__(self) -> None:
-        for unit in sorted(self._parts.finished() - self._seen):
-            clips = self._parts.clips(unit)
+        for unit in sorted(self._units.finished() - self._seen):
+            clips = self._units.clips(unit)
             self._seen.add(unit)
             self.clips += clips
             self.progress.advance(self._videos(unit), clips)
 
     def _videos(self, unit: int) -> int:
-        facts = self._parts.facts()
+        facts = self._units.facts()
         assert facts is not None, "units are written after the plan"
         return min(facts.unit, self._total - unit * facts.unit)
 
@@ -118,7 +118,7 @@ def _running(helpers: Sequence[Helper]) -> Iterator[list[_Running]]:
         yield crew
 
 
-def _wait(crew: Sequence[_Running], parts: Parts, request: StopRequest, look: _Look) -> None:
+def _wait(crew: Sequence[_Running], units: WorkUnits, request: StopRequest, look: _UnitWatch) -> None:
     while True:
         codes = [one.process.poll() for one in crew]
         look()
@@ -127,7 +127,7 @@ def _wait(crew: Sequence[_Running], parts: Parts, request: StopRequest, look: _L
                 one.process.terminate()
             for one in crew:
                 _stop(one.process)
-            raise Stopped(request.signal, parts.out)
+            raise Stopped(request.signal, units.out)
         for shard, (one, code) in enumerate(zip(crew, codes, strict=True)):
             if code:
                 raise ValueError(f"process {shard} of {len(crew)}: {_failure(one, code)}")

@@ -7,7 +7,6 @@ Columns: `path` (the video's name in its manifest, `writable`), `clip` (its numb
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Float64, Int32
 from pydantic import Field, ValidationError
 
-from tubelet.disk.write import sync
+from tubelet.disk.write import whole_file
 from tubelet.inference.embed.windows import Windows
 from tubelet.inference.pooling import PoolingName
 from tubelet.names import restored, writable
@@ -55,6 +54,11 @@ class Facts(Spec):
     videos: int = Field(ge=0, description="videos of the source, unreadable ones too")
     files: str = Field(description="SHA-256 of the names, sizes and times of the videos")
     plan: str = ""
+
+    @property
+    def units(self) -> int:
+        """How many units the videos make."""
+        return -(-self.videos // self.unit)
 
 
 @dataclass(frozen=True)
@@ -108,20 +112,15 @@ def write_rows(path: Path, parts: Iterable[Rows], width: int, metadata: dict[str
 
     Equal rows and metadata give equal bytes, however the rows are cut into parts.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     described = schema(width).with_metadata({KEY: json.dumps(metadata, sort_keys=True)})
-    try:
-        with pq.ParquetWriter(temporary, described, compression="snappy", use_dictionary=["path"]) as writer:
-            total = 0
-            for table in _groups((_table(rows, width) for rows in parts), width):
-                writer.write_table(table, row_group_size=ROWS_A_GROUP)
-                total += table.num_rows
-        sync(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
+    total = 0
+    with (
+        whole_file(path) as temporary,
+        pq.ParquetWriter(temporary, described, compression="snappy", use_dictionary=["path"]) as writer,
+    ):
+        for table in _groups((_table(rows, width) for rows in parts), width):
+            writer.write_table(table, row_group_size=ROWS_A_GROUP)
+            total += table.num_rows
     return total
 
 

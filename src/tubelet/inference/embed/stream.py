@@ -1,4 +1,7 @@
-"""Many videos decoded by threads, handed on in order: FFmpeg and torch let other threads run while they work."""
+"""Many videos decoded by threads, handed on in order: FFmpeg and torch let other threads run while they work.
+
+Not by torch's loader: a video gives as many windows as it has, and only who reads it knows how many.
+"""
 
 from __future__ import annotations
 

@@ -22,8 +22,9 @@ from tubelet.types import ClipShape
 from tubelet.video.augment.augment import test_crops
 from tubelet.video.read.file import BadVideo, open_video
 from tubelet.video.read.frame_folder import FolderSweep
+from tubelet.video.read.pixels import reading_short_side
 from tubelet.video.read.sweep import Sweep
-from tubelet.video.sample import Sampler, Segments, Span, Strided, Uniform
+from tubelet.video.sample import Sampler, Uniform
 
 Seconds = Annotated[float, Field(ge=0.001)]
 
@@ -45,7 +46,7 @@ class Windows(Spec):
 
 
 @dataclass(frozen=True)
-class Place:
+class WindowBounds:
     """A window of a video: its frames `first` to `stop` (not included), and its time."""
 
     first: int
@@ -66,7 +67,7 @@ class Window:
 
 def plan(
     video_seconds: Float64[np.ndarray, " N"], duration_seconds: float, sampler: Sampler, frames: int, windows: Windows
-) -> list[Place]:
+) -> list[WindowBounds]:
     """Windows of a video whose frames are shown at `video_seconds` and which ends at `duration_seconds`.
 
     The last one is shifted back to end with the video, so that the end is seen and no window is shorter than the
@@ -75,22 +76,23 @@ def plan(
     """
     if windows.seconds is not None:
         return _by_seconds(video_seconds, duration_seconds, windows.seconds, windows.step_seconds or windows.seconds)
-    if isinstance(sampler, Strided | Span):
-        return _by_frames(video_seconds, duration_seconds, frames * sampler.stride, windows.step_seconds)
+    length = sampler.span_frames(frames)
+    if length is not None:
+        return _by_frames(video_seconds, duration_seconds, length, windows.step_seconds)
     check_windows(windows, sampler)
-    return [Place(0, len(video_seconds), 0.0, duration_seconds)]
+    return [WindowBounds(0, len(video_seconds), 0.0, duration_seconds)]
 
 
 def check_windows(windows: Windows, sampler: Sampler) -> None:
     """ValueError for windows that this sampler cannot give."""
-    if windows.seconds is None and windows.step_seconds is not None and isinstance(sampler, Uniform | Segments):
+    if windows.seconds is None and windows.step_seconds is not None and sampler.span_frames(1) is None:
         raise ValueError(
             f"a step of {windows.step_seconds:g} s needs the length of a window, too: the model looks at whole videos "
             f"({sampler.kind}); give both (--window and --step)"
         )
 
 
-def frames_of(place: Place, sampler: Sampler, frames: int, windows: Windows) -> Int64[np.ndarray, " T"]:
+def frames_of(place: WindowBounds, sampler: Sampler, frames: int, windows: Windows) -> Int64[np.ndarray, " T"]:
     """The frames of a window's clip: what the sampler takes from a video that is just this window."""
     rule = sampler if windows.seconds is None else Uniform()
     inside: Int64[np.ndarray, " T"] = rule.views(place.stop - place.first, frames, 1)[0]
@@ -105,7 +107,7 @@ def read_windows(path: Path, *, clip: ClipShape, sampler: Sampler, windows: Wind
     """
     with open_video(path) as video:
         last_frame_seconds = video.info.duration_seconds - float(video.seconds[-1])
-        sweep = video.sweep(short_side=round(clip.size * 10 / 7))  # as data.dataset.FrameReader reads them
+        sweep = video.sweep(short_side=reading_short_side(clip.size))
         given = 0
         is_settled = False
         while not is_settled:
@@ -123,9 +125,11 @@ def read_windows(path: Path, *, clip: ClipShape, sampler: Sampler, windows: Wind
                 given += 1
 
 
-def _by_seconds(shown: Float64[np.ndarray, " N"], duration_seconds: float, length: float, step: float) -> list[Place]:
+def _by_seconds(
+    shown: Float64[np.ndarray, " N"], duration_seconds: float, length: float, step: float
+) -> list[WindowBounds]:
     if duration_seconds <= length + CLOSE_SECONDS:
-        return [Place(0, len(shown), 0.0, duration_seconds)]
+        return [WindowBounds(0, len(shown), 0.0, duration_seconds)]
     count = int((duration_seconds - length + CLOSE_SECONDS) // step) + 1
     starts = [number * step for number in range(count)]
     if shown[-1] > starts[-1] + length - CLOSE_SECONDS:
@@ -133,16 +137,17 @@ def _by_seconds(shown: Float64[np.ndarray, " N"], duration_seconds: float, lengt
     first = np.searchsorted(shown, np.array(starts) + CLOSE_SECONDS, side="right") - 1
     stop = np.searchsorted(shown, np.array(starts) + length - CLOSE_SECONDS, side="left")
     return [
-        Place(a, b, start, start + length) for a, b, start in zip(first.tolist(), stop.tolist(), starts, strict=True)
+        WindowBounds(a, b, start, start + length)
+        for a, b, start in zip(first.tolist(), stop.tolist(), starts, strict=True)
     ]
 
 
 def _by_frames(
     shown: Float64[np.ndarray, " N"], duration_seconds: float, length: int, step_seconds: float | None
-) -> list[Place]:
+) -> list[WindowBounds]:
     total = len(shown)
     if total <= length:
-        return [Place(0, total, 0.0, duration_seconds)]
+        return [WindowBounds(0, total, 0.0, duration_seconds)]
     if step_seconds is None:
         starts = np.arange(0, total - length + 1, length)
     else:
@@ -152,18 +157,18 @@ def _by_frames(
     if starts[-1] + length < total:
         starts = np.append(starts, total - length)
     ends = [*shown.tolist(), duration_seconds]
-    return [Place(start, start + length, ends[start], ends[start + length]) for start in starts.tolist()]
+    return [WindowBounds(start, start + length, ends[start], ends[start + length]) for start in starts.tolist()]
 
 
 def _pictures(
-    sweep: Sweep | FolderSweep, chosen: Iterator[tuple[Place, Int64[np.ndarray, " T"]]], *, size: int
-) -> Iterator[tuple[Place, UInt8[Tensor, "C T size size"]]]:
+    sweep: Sweep | FolderSweep, chosen: Iterator[tuple[WindowBounds, Int64[np.ndarray, " T"]]], *, size: int
+) -> Iterator[tuple[WindowBounds, UInt8[Tensor, "C T size size"]]]:
     """Windows with their pictures. Each frame is asked for once, in ascending order, and kept while it is needed.
 
     Whatever later windows need from before the end of this one is read along with it: the file is never read back.
     """
     kept: dict[int, UInt8[Tensor, "C size size"]] = {}
-    ahead: deque[tuple[Place, Int64[np.ndarray, " T"]]] = deque()
+    ahead: deque[tuple[WindowBounds, Int64[np.ndarray, " T"]]] = deque()
     horizon = -1
     while True:
         current = ahead.popleft() if ahead else next(chosen, None)

@@ -7,29 +7,28 @@ A unit is there whole or not at all. When all are there they are put together in
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
+from tubelet.disk.lock import LOCK, held, waited_for
+from tubelet.disk.tables import read_csv, write_csv
 from tubelet.disk.write import write_text
-from tubelet.inference.embed.skipped import Bad
 from tubelet.inference.embed.store import Facts, Rows, part_metadata, read_facts, read_part, row_count, write_rows
 from tubelet.names import writable
 
 PLAN: Final = "plan.json"
-LOCK: Final = ".lock"
-_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems
+
+Bad = tuple[str, str]
+"""Name of a video that could not be read, and why."""
 
 
-class Parts:
-    """The units of `out`."""
+class WorkUnits:
+    """The units of the file `out` that are done, and what they are to become."""
 
     def __init__(self, out: Path) -> None:
         self.out, self.folder = out, out.with_name(f"{out.name}.parts")
@@ -94,10 +93,10 @@ class Parts:
         self.out.unlink(missing_ok=True)
         self.remove()
 
-    def merge(self, facts: Facts, count: int) -> int:
-        """Put `count` units together in order; returns the number of rows. Call it under `locked`."""
+    def merge(self, facts: Facts) -> int:
+        """Put all units together in order; returns the number of rows. Call it under `locked`."""
         metadata: dict[str, Any] = facts.model_dump(mode="json")
-        rows = write_rows(self.out, (read_part(self.path(unit)) for unit in range(count)), facts.width, metadata)
+        rows = write_rows(self.out, (read_part(self.path(unit)) for unit in range(facts.units)), facts.width, metadata)
         self.remove()
         return rows
 
@@ -105,24 +104,45 @@ class Parts:
         """Take the folder away. What another process holds open on a network drive may stay behind, empty."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def check_skipped(self, units: Sequence[int], facts: Facts, *, max_skipped: float) -> tuple[Bad, ...]:
+        """The unreadable videos of these units, which are written down beside `out`.
+
+        ValueError where they are more than the share `max_skipped` of all videos, or all of them.
+        """
+        skipped = tuple(bad for unit in units for bad in self.bad(unit))
+        listed = skipped_file(self.out)
+        write_csv(listed, ("path", "reason"), skipped)
+        if len(skipped) > max_skipped * facts.videos:
+            raise ValueError(
+                f"{len(skipped)} of {facts.videos} videos cannot be read, more than --max-skipped {max_skipped:g} "
+                f"allows; {listed} says why; finished work is kept"
+            )
+        if len(skipped) == facts.videos:
+            raise ValueError(f"none of the {facts.videos} videos can be read; {listed} says why")
+        return skipped
+
+    def locked(self) -> AbstractContextManager[None]:
         """Inside, no other process plans or merges; waits until that is so. The folder is there."""
-        file = _wait_for(self.folder)
-        try:
-            yield
-        finally:
-            file.close()
+        return waited_for(self.folder / LOCK)
 
     @contextmanager
     def working(self, shard: tuple[int, int]) -> Iterator[None]:
         """Inside, no other process works on this shard. ValueError where one does."""
         name = f"{shard[0]}-of-{shard[1]}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f".shard-{name}").open("w") as file:
-            if not _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                raise ValueError(f"{self.out}: another process makes it; wait for that one, or choose another -o")
+        taken = f"{self.out}: another process makes it; wait for that one, or choose another -o"
+        with held(self.folder / f".shard-{name}", taken):
             yield
+
+
+def skipped_file(out: Path) -> Path:
+    """Where the unreadable videos of `out` are listed: `OUT.skipped.csv` (path, reason)."""
+    return out.with_suffix(".skipped.csv")
+
+
+def read_skipped(out: Path) -> tuple[Bad, ...]:
+    """The list; empty where there is no file."""
+    return tuple((row["path"], row["reason"]) for row in read_csv(skipped_file(out)))
 
 
 def difference(there: Facts, wanted: Facts) -> str:
@@ -141,32 +161,3 @@ def _words(value: Any) -> str:
     if not isinstance(value, dict):
         return str(value)
     return ", ".join(f"{name} {field}" for name, field in value.items() if field is not None) or "the model's own"
-
-
-def _wait_for(folder: Path) -> IO[str]:
-    """The lock of a folder that another process may remove while we wait for it."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            file = (folder / LOCK).open("w")
-        except FileNotFoundError:
-            continue
-        _lock(file, fcntl.LOCK_EX)
-        try:
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK)):
-                return file
-        except FileNotFoundError:
-            pass
-        file.close()
-
-
-def _lock(file: IO[str], how: int) -> bool:
-    """Whether the lock was got. A file system without locks gives it to everybody."""
-    try:
-        fcntl.flock(file, how)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-    return True

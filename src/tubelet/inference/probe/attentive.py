@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tubelet.disk.lock import write_text
 from tubelet.disk.tensors import write_tensors
-from tubelet.inference.probe.features import Features
+from tubelet.disk.write import write_text
+from tubelet.inference.probe.features import ProbeFeatures
 from tubelet.inference.progress import Progress
 from tubelet.models.heads import AttentiveClassifier, AttentiveSpec
 from tubelet.recipe import Optim
@@ -70,7 +70,7 @@ class AttentiveRecord(Spec):
 
 
 def train_attentive(
-    train: Features,
+    train: ProbeFeatures,
     spec: AttentiveSpec,
     training: AttentiveTraining,
     *,
@@ -109,7 +109,7 @@ def train_attentive(
 def _epoch(
     probe: AttentiveClassifier,
     optimizer: Optimizer,
-    train: Features,
+    train: ProbeFeatures,
     batches: list[Int64[np.ndarray, "_"]],
     *,
     rates: Float64[np.ndarray, " steps"],
@@ -130,7 +130,9 @@ def _epoch(
 
 
 @torch.inference_mode()
-def score_attentive(probe: AttentiveClassifier, val: Features, *, batch_size: int = 32) -> Float64[np.ndarray, "V C"]:
+def score_attentive(
+    probe: AttentiveClassifier, val: ProbeFeatures, *, batch_size: int = 32
+) -> Float64[np.ndarray, "V C"]:
     """Class probabilities of every video."""
     assert val.tokens is not None
     device = probe.query.device

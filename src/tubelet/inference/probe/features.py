@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +26,8 @@ from torch import Tensor
 
 from tubelet.data.dataset import EvalDataset, Skipped, VideoViews
 from tubelet.data.workers.loader import worker_deaths
-from tubelet.disk.lock import write_text
-from tubelet.disk.npy import RowFile
+from tubelet.disk.npy import row_file
+from tubelet.disk.write import write_text
 from tubelet.eval.scoring import labels_of, packs, read_views, views_per_pass
 from tubelet.inference.model import Model
 from tubelet.inference.progress import Progress
@@ -54,7 +54,7 @@ class FeaturePlan:
 
 
 @dataclass(frozen=True)
-class Features:
+class ProbeFeatures:
     """Rows of the videos that could be read; `index` is their place in the manifest, ascending.
 
     `tokens` is a memory map, None where not asked for.
@@ -69,7 +69,7 @@ class Features:
 
 def read_features(
     model: Model, videos: tuple[VideoRef, ...], plan: FeaturePlan, *, split: str, progress: Progress
-) -> Features:
+) -> ProbeFeatures:
     """Features of all videos, from the cache where it holds them.
 
     Every unreadable video is told and listed in `skipped`; the caller decides whether that is too many, and whatever
@@ -128,10 +128,10 @@ def _compute(model: Model, videos: tuple[VideoRef, ...], plan: FeaturePlan, *, s
     skipped: list[Skipped] = []
     with ExitStack() as stack:
         stack.enter_context(worker_deaths())
-        pooled = stack.enter_context(RowFile(_pooled_file(stem), (model.vector_width,), np.dtype(np.float32)))
-        tokens = RowFile(_tokens_file(stem), (count, width), np.dtype(np.float16)) if plan.tokens else None
-        if tokens is not None:
-            stack.enter_context(tokens)
+        pooled = stack.enter_context(row_file(_pooled_file(stem), (model.vector_width,), np.dtype(np.float32)))
+        tokens = None
+        if plan.tokens:
+            tokens = stack.enter_context(row_file(_tokens_file(stem), (count, width), np.dtype(np.float16)))
         for pack in packs(read_views(dataset, workers=plan.workers), views_per_pass(model.encoder.grid)):
             good = [item for item in pack if isinstance(item, VideoViews)]
             for bad in (item for item in pack if isinstance(item, Skipped)):
@@ -169,7 +169,7 @@ def _encode(
     return pooled, both
 
 
-def _load(stem: Path, videos: tuple[VideoRef, ...], *, tokens: bool) -> Features | None:
+def _load(stem: Path, videos: tuple[VideoRef, ...], *, tokens: bool) -> ProbeFeatures | None:
     """What is kept under this name; None where a part is absent or damaged."""
     try:
         record = json.loads(_record_file(stem).read_text(encoding="utf-8"))
@@ -183,7 +183,7 @@ def _load(stem: Path, videos: tuple[VideoRef, ...], *, tokens: bool) -> Features
         return None
     if len(pooled) != len(index) or (mapped is not None and len(mapped) != len(index)):
         return None
-    return Features(pooled, mapped, labels_of(videos)[index], index, skipped)
+    return ProbeFeatures(pooled, mapped, labels_of(videos)[index], index, skipped)
 
 
 def _pooled_file(stem: Path) -> Path:
@@ -202,10 +202,18 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def _save_nothing(folder: Path) -> None:
+    del folder
+
+
 @dataclass(frozen=True)
 class ProbeScores:
-    """Scores of the classes, each row summing to 1; `facts` go into the record, `notes` are lines for a person."""
+    """Scores of the classes, each row summing to 1; `facts` go into the record, `notes` are lines for a person.
+
+    `save` writes what was trained into a folder, where that is kept.
+    """
 
     scores: Float64[np.ndarray, "V C"]
     facts: Mapping[str, float | int | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    save: Callable[[Path], None] = _save_nothing

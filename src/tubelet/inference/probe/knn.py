@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from sklearn.neighbors import NearestNeighbors
 
-from tubelet.inference.probe.features import Features, ProbeScores
+from tubelet.inference.probe.features import ProbeFeatures, ProbeScores
 
 TEMPERATURE: Final = 0.07
 RETRIEVED: Final = 5
 """How many neighbours the reported precision looks at."""
 
 
-def knn(train: Features, val: Features, *, classes: int, k: int = 20) -> ProbeScores:
+def knn(train: ProbeFeatures, val: ProbeFeatures, *, classes: int, k: int = 20) -> ProbeScores:
     """Vote of the k nearest training videos by cosine, each with weight exp(cosine / 0.07).
 
     (DINO, arXiv:2104.14294, section 4.1 and appendix; after arXiv:1805.01978.) `k` is capped by the training set.

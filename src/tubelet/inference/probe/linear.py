@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tubelet.inference.probe.features import Features, ProbeScores
+from tubelet.inference.probe.features import ProbeFeatures, ProbeScores
 from tubelet.inference.progress import Progress
 
 STRENGTHS: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -43,7 +43,7 @@ class _Fits:
         return model
 
 
-def linear(train: Features, val: Features, *, classes: int, seed: int, progress: Progress) -> ProbeScores:
+def linear(train: ProbeFeatures, val: ProbeFeatures, *, classes: int, seed: int, progress: Progress) -> ProbeScores:
     """Multinomial logistic regression on standardised vectors; C by cross-validation within the training set.
 
     The validation set chooses nothing. The folds are stratified and follow from `seed`, so all is deterministic.
@@ -65,7 +65,7 @@ def linear(train: Features, val: Features, *, classes: int, seed: int, progress:
 
 
 def _cross_validated(
-    train: Features, fits: _Fits, *, folds: int, seed: int, progress: Progress
+    train: ProbeFeatures, fits: _Fits, *, folds: int, seed: int, progress: Progress
 ) -> Float64[np.ndarray, " strengths"]:
     """Share of the training videos that are recognised when their fold is left out, for each C."""
     right = np.zeros(len(STRENGTHS))

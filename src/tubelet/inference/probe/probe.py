@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from pydantic import Field
 
 from tubelet.data.dataset import Skipped
-from tubelet.disk.lock import new_folder, open_folder
-from tubelet.disk.tables import write_csv, write_json
+from tubelet.disk.tables import SKIPPED, write_csv, write_json
+from tubelet.disk.write import new_folder, open_folder
 from tubelet.eval.metrics import Interval, confusion, mean_class_accuracy, ranked, top_k, wilson
 from tubelet.eval.results import BEST, write_results
 from tubelet.eval.scoring import Scored
@@ -24,24 +24,22 @@ from tubelet.inference.probe.attentive import (
     train_attentive,
     write_attentive,
 )
-from tubelet.inference.probe.features import FeaturePlan, Features, ProbeScores, read_features
+from tubelet.inference.probe.features import FeaturePlan, ProbeFeatures, ProbeScores, read_features
 from tubelet.inference.probe.knn import knn
 from tubelet.inference.probe.linear import linear
 from tubelet.inference.progress import Progress
-from tubelet.models.heads import AttentiveClassifier, AttentiveSpec
+from tubelet.models.heads import AttentiveSpec
 from tubelet.names import one_line
 from tubelet.sets.pair import LabelledSets
 from tubelet.spec import Spec
-from tubelet.train.records.skips import SKIPPED
 
 Kind = Literal["knn", "linear", "attentive"]
-KINDS: Final[tuple[Kind, ...]] = ("knn", "linear", "attentive")
 
 
 class ProbeSettings(Spec):
     """Which probes, and how. `max_skipped` is for training videos; a missing validation video must be allowed."""
 
-    kinds: tuple[Kind, ...] = KINDS
+    kinds: tuple[Kind, ...] = get_args(Kind)
     k: int = Field(default=20, ge=1, description="neighbours that vote")
     clips: int = Field(default=1, ge=1, description="centre views in time per video")
     seed: int = Field(default=0, ge=0, description="folds of the linear probe; weights and order of the attentive one")
@@ -77,12 +75,12 @@ class ProbeReport:
 
 
 @dataclass(frozen=True)
-class _Task:
+class ProbeTask:
     """What every probe is given."""
 
     model: Model
-    train: Features
-    val: Features
+    train: ProbeFeatures
+    val: ProbeFeatures
     sets: LabelledSets
     settings: ProbeSettings
     progress: Progress
@@ -109,7 +107,7 @@ def probe(
     _check_val(val, sets, settings)
     train = read_features(model, sets.train, plan, split="train", progress=progress)
     _check_train(train, val, sets, settings=settings, out=out)
-    task = _Task(model, train, val, sets, settings, progress)
+    task = ProbeTask(model, train, val, sets, settings, progress)
     results = [_run(kind, task, out) for kind in settings.kinds]
     videos = (len(train.labels), len(val.labels))
     report = ProbeReport(tuple(results), _chance(train, val), videos, train.skipped, val.skipped, out)
@@ -117,7 +115,7 @@ def probe(
     return report
 
 
-def _check_val(val: Features, sets: LabelledSets, settings: ProbeSettings) -> None:
+def _check_val(val: ProbeFeatures, sets: LabelledSets, settings: ProbeSettings) -> None:
     if val.skipped and not settings.allow_missing:
         first = val.skipped[0]
         others = f" (and {len(val.skipped) - 1} more)" if len(val.skipped) > 1 else ""
@@ -127,7 +125,9 @@ def _check_val(val: Features, sets: LabelledSets, settings: ProbeSettings) -> No
         )
 
 
-def _check_train(train: Features, val: Features, sets: LabelledSets, *, settings: ProbeSettings, out: Path) -> None:
+def _check_train(
+    train: ProbeFeatures, val: ProbeFeatures, sets: LabelledSets, *, settings: ProbeSettings, out: Path
+) -> None:
     write_csv(out / SKIPPED, ["path", "reason"], [[str(bad.path), bad.reason] for bad in train.skipped])
     if len(train.skipped) > settings.max_skipped * len(sets.train):
         raise ValueError(
@@ -141,60 +141,105 @@ def _check_train(train: Features, val: Features, sets: LabelledSets, *, settings
         raise ValueError(f"{sets.sources[0]}: the training videos that can be read are all of one class")
 
 
-def _chance(train: Features, val: Features) -> float:
+def _chance(train: ProbeFeatures, val: ProbeFeatures) -> float:
     frequency = np.bincount(train.labels, minlength=int(val.labels.max()) + 1) / len(train.labels)
     return float(frequency[val.labels].mean())
 
 
-def _run(kind: Kind, task: _Task, out: Path) -> ProbeResult:
+def _run(kind: Kind, task: ProbeTask, out: Path) -> ProbeResult:
     sets, val = task.sets, task.val
-    verdict, attentive = _verdict(kind, task)
-    for note in verdict.notes:
+    reached = PROBES[kind].run(task)
+    for note in reached.notes:
         task.progress.say(note)
-    found = _measure(kind, verdict, val, len(sets.names))
+    found = _measure(kind, reached, val, len(sets.names))
     title = f"{kind} probe of {task.model.recipe.name} on {sets.sources[1].name}: top-1 {found.top1:.1%}"
-    scored = Scored(verdict.scores, val.labels, val.index, val.skipped)
+    scored = Scored(reached.scores, val.labels, val.index, val.skipped)
     with new_folder(out / kind) as folder:
         write_results(folder, scored, sets.val, names=sets.names, title=title)
         write_json(folder / "metrics.json", _numbers(found))
-        if attentive is not None:
-            training, encoder = task.settings.training, task.model.fingerprint
-            record = AttentiveRecord(spec=attentive.spec, names=sets.names, training=training, fingerprint=encoder)
-            write_attentive(folder, attentive, record)
+        reached.save(folder)
     return found
 
 
-def _verdict(kind: Kind, task: _Task) -> tuple[ProbeScores, AttentiveClassifier | None]:
-    settings, train, val, classes = task.settings, task.train, task.val, len(task.sets.names)
-    if kind == "knn":
-        return knn(train, val, classes=classes, k=settings.k), None
-    if kind == "linear":
-        return linear(train, val, classes=classes, seed=settings.seed, progress=task.progress), None
+def _run_knn(task: ProbeTask) -> ProbeScores:
+    return knn(task.train, task.val, classes=len(task.sets.names), k=task.settings.k)
+
+
+def _run_linear(task: ProbeTask) -> ProbeScores:
+    classes = len(task.sets.names)
+    return linear(task.train, task.val, classes=classes, seed=task.settings.seed, progress=task.progress)
+
+
+def _run_attentive(task: ProbeTask) -> ProbeScores:
+    model, names, settings = task.model, task.sets.names, task.settings
     attentive, loss = train_attentive(
-        train,
+        task.train,
         # The encoder's own number of heads, which is known to divide its width.
-        AttentiveSpec(width=task.model.width, heads=task.model.encoder.out_heads),
+        AttentiveSpec(width=model.width, heads=model.encoder.out_heads),
         settings.training,
-        classes=classes,
+        classes=len(names),
         seed=settings.seed,
-        device=task.model.device,
+        device=model.device,
         progress=task.progress,
     )
-    epochs = settings.training.epochs_for(len(train.labels))
+    epochs = settings.training.epochs_for(len(task.train.labels))
     facts = {"heads": attentive.spec.heads, "epochs": epochs, "training_loss": loss}
-    return ProbeScores(score_attentive(attentive, val), facts), attentive
+    record = AttentiveRecord(
+        spec=attentive.spec, names=names, training=settings.training, fingerprint=model.fingerprint
+    )
+    scores = score_attentive(attentive, task.val)
+    return ProbeScores(scores, facts, save=lambda folder: write_attentive(folder, attentive, record))
 
 
-def _measure(kind: Kind, verdict: ProbeScores, val: Features, classes: int) -> ProbeResult:
-    counts = confusion(val.labels, ranked(verdict.scores, 1)[:, 0], classes)
+def _say_knn(found: ProbeResult, chance: float) -> str:
+    facts = found.facts
+    return (
+        f"knn: k = {facts['k']}; of the nearest clips, {facts['precision_at_1']:.1%} (first) and "
+        f"{facts['precision_at_5']:.1%} (first five) have the class of the query; chance {chance:.1%}"
+    )
+
+
+def _say_linear(found: ProbeResult, chance: float) -> str:
+    del chance
+    facts = found.facts
+    if facts["fold_accuracy"] is None:
+        return ""
+    return (
+        f"linear: C = {facts['c']:g}, right in {facts['fold_accuracy']:.1%} of the training videos "
+        f"when their fold of {facts['folds']} is left out"
+    )
+
+
+def _say_attentive(found: ProbeResult, chance: float) -> str:
+    del chance
+    return f"attentive: {found.facts['epochs']} epochs, last training loss {found.facts['training_loss']:.3f}"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A kind of probe: how it is run, and what is said of its result, given chance, beside its accuracy."""
+
+    run: Callable[[ProbeTask], ProbeScores]
+    words: Callable[[ProbeResult, float], str]
+
+
+PROBES: Final[dict[Kind, Probe]] = {
+    "knn": Probe(_run_knn, _say_knn),
+    "linear": Probe(_run_linear, _say_linear),
+    "attentive": Probe(_run_attentive, _say_attentive),
+}
+
+
+def _measure(kind: Kind, reached: ProbeScores, val: ProbeFeatures, classes: int) -> ProbeResult:
+    counts = confusion(val.labels, ranked(reached.scores, 1)[:, 0], classes)
     return ProbeResult(
         kind=kind,
-        top1=top_k(verdict.scores, val.labels, 1),
+        top1=top_k(reached.scores, val.labels, 1),
         interval=wilson(int(counts.trace()), len(val.labels)),
-        top5=top_k(verdict.scores, val.labels, BEST) if classes > BEST else None,
+        top5=top_k(reached.scores, val.labels, BEST) if classes > BEST else None,
         mean_class_accuracy=mean_class_accuracy(counts),
-        facts=verdict.facts,
-        notes=verdict.notes,
+        facts=reached.facts,
+        notes=reached.notes,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
 
-from tubelet.inference.embed.shard import vectors
+from tubelet.inference.embed.batches import vectors
 from tubelet.inference.embed.store import Embeddings
 from tubelet.inference.embed.windows import Window, read_windows
 from tubelet.inference.model import Model

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -224,6 +223,10 @@ def resident_bytes(*, peak: bool) -> int:
     """What this process holds in memory, now or at its peak. Without /proc it is always the peak."""
     status = Path("/proc/self/status")
     if not status.exists():
+        try:
+            import resource
+        except ImportError as error:  # Windows
+            raise ValueError("this system does not say what a process holds in memory") from error
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
     return int(fields["VmHWM" if peak else "VmRSS"].split()[0]) * 1024

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tubelet.disk.integrity import sums_of
+from tubelet.disk.layout import CLASSES_FILE, MODEL_FILE, MODEL_FOLDER, RECIPE_FILE
+from tubelet.disk.write import write_text
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, ProgressiveRecipe, read_recipe
 from tubelet.spec import did_you_mean, replace
 from tubelet.targets.frozen import FrozenSpec
 from tubelet.train.checkpoint.folder import latest
-from tubelet.disk.lock import write_text
-from tubelet.disk.integrity import sums_of
-from tubelet.train.checkpoint.resume import RECIPE, changed_fields, listed, remove_work
-from tubelet.disk.layout import CLASSES_FILE, MODEL_FILE, MODEL_FOLDER
+from tubelet.train.checkpoint.resume import changed_fields, listed, remove_work
 
 SEAL: Final = "stage.json"
 """What a stage started from and learnt from, in its folder."""
@@ -153,7 +153,7 @@ def _path_of(start: Path, folder: Path) -> str:
 
 
 def _kept_recipe(folder: Path) -> PretrainRecipe | FinetuneRecipe | None:
-    path = folder / RECIPE
+    path = folder / RECIPE_FILE
     return read_recipe(path) if path.is_file() else None
 
 

@@ -12,18 +12,19 @@ from typing import Any, Final
 
 import torch
 
+from tubelet.disk.layout import EVALUATION_FOLDER, RECIPE_FILE
+from tubelet.disk.lock import only_run_in
+from tubelet.disk.tables import write_csv
+from tubelet.disk.write import open_folder
 from tubelet.eval.evaluate import evaluate
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe, ProgressiveRecipe, write_recipe
 from tubelet.runs.finetune import finetune
+from tubelet.runs.pretrain import pretrain
 from tubelet.runs.stages.checks import check_steps, tested_source, tested_videos
 from tubelet.runs.stages.folders import Step, check_kept, clear, first_to_redo, steps_of, write_seal
-from tubelet.disk.tables import write_csv
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, ProgressiveRecipe, write_recipe
 from tubelet.train.distributed.process_group import is_main, joined, on_main, place
-from tubelet.disk.lock import only_run_in, open_folder
-from tubelet.train.records.log import LOG, read_log
-from tubelet.runs.pretrain import pretrain
-from tubelet.train.checkpoint.resume import EVALUATION, RECIPE
 from tubelet.train.distributed.signals import stops_at_once
+from tubelet.train.records.log import LOG, read_log
 from tubelet.train.records.watch import SilentWatch, Watch
 
 TEST: Final = "stage"
@@ -100,7 +101,7 @@ def _begin(recipe: ProgressiveRecipe, out: Path, redone: Sequence[Step], watch: 
     if again:
         watch.say(f"removed the work of {', '.join(again)}; to go on after a stop, leave --from and --fresh out")
     clear(redone)
-    write_recipe(recipe, out / RECIPE)
+    write_recipe(recipe, out / RECIPE_FILE)
 
 
 def _train_all(steps: Sequence[Step], watch: Watch, *, tests: bool) -> None:
@@ -145,7 +146,7 @@ def _test(step: Step, watch: Watch) -> None:
 
 
 def _test_folder(step: Step) -> Path:
-    return step.folder / EVALUATION / TEST
+    return step.folder / EVALUATION_FOLDER / TEST
 
 
 def _metrics(step: Step) -> dict[str, Any] | None:

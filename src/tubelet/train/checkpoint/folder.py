@@ -1,4 +1,4 @@
-"""Checkpoints: one folder per step with safetensors and JSON. Reading one never executes code.
+"""Checkpoints: one folder per step with safetensors and JSON; and the finished `model/`. Reading never executes code.
 
 checkpoints/step-00000120/  model.safetensors  optimizer.safetensors  [average.safetensors]  state.json
 or, where weights are spread over processes:  sharded/*.safetensors  state.json
@@ -21,16 +21,22 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tubelet.disk.integrity import FILES, Sums, check_files, check_seal, sealed, sums_of
-from tubelet.disk.lock import is_disk_full, new_folder, remove_leftovers, temporary_of
+from tubelet.disk.layout import (
+    AVERAGE_FILE,
+    CHECKPOINTS,
+    MODEL_FILE,
+    MODEL_FOLDER,
+    OPTIMIZER_FILE,
+    RECIPE_FILE,
+    STATE_FILE,
+)
 from tubelet.disk.tensors import write_tensors as write_tensors
+from tubelet.disk.write import is_disk_full, move, new_folder, remove_leftovers, temporary_of
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe, write_recipe
 from tubelet.train.checkpoint import rows, sharded
-from tubelet.train.distributed.process_group import barrier, is_main
+from tubelet.train.distributed.process_group import barrier, is_main, on_main
+from tubelet.train.distributed.shard import on_first_host
 
-CHECKPOINTS: Final = "checkpoints"
-MODEL: Final = "model.safetensors"
-OPTIMIZER: Final = "optimizer.safetensors"
-AVERAGE: Final = "average.safetensors"
-STATE: Final = "state.json"
 DAMAGED: Final = ".damaged"
 _FORMAT: Final = 1
 _FOLDER: Final = re.compile(r"step-\d{8,}")
@@ -39,7 +45,7 @@ PARTS: Final = ("model/", "optimizer/", "average/")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class RunState:
     """All that a run needs to go on after `step`. `average` are the EMA weights; `facts` is plain JSON."""
 
     step: int
@@ -49,7 +55,7 @@ class Checkpoint:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save(checkpoint: Checkpoint, out: Path, *, keep: int) -> Path:
+def save(checkpoint: RunState, out: Path, *, keep: int) -> Path:
     """Write a checkpoint of the run `out`, whole or not at all, then remove all but the newest `keep`.
 
     OSError where the disk is full or fails: the checkpoints from before are then as they were.
@@ -57,17 +63,17 @@ def save(checkpoint: Checkpoint, out: Path, *, keep: int) -> Path:
     folder = folder_of(out, checkpoint.step)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(folder) as temporary:
-        write_tensors(checkpoint.model, temporary / MODEL)
-        write_tensors(checkpoint.optimizer, temporary / OPTIMIZER)
+        write_tensors(checkpoint.model, temporary / MODEL_FILE)
+        write_tensors(checkpoint.optimizer, temporary / OPTIMIZER_FILE)
         if checkpoint.average is not None:
-            write_tensors(checkpoint.average, temporary / AVERAGE)
+            write_tensors(checkpoint.average, temporary / AVERAGE_FILE)
         sums = sums_of(temporary.iterdir(), folder=temporary)
         _write_state(temporary, checkpoint.step, checkpoint.facts, sums)
     _remove_all_but(out, keep)
     return folder
 
 
-def save_sharded(checkpoint: Checkpoint, out: Path, *, keep: int) -> Path:
+def save_sharded(checkpoint: RunState, out: Path, *, keep: int) -> Path:
     """The same for tensors that are spread over ranks, each of which writes its own rows; all ranks call this."""
     folder = folder_of(out, checkpoint.step)
     parts = (checkpoint.model, checkpoint.optimizer, checkpoint.average or {})
@@ -83,9 +89,25 @@ def save_sharded(checkpoint: Checkpoint, out: Path, *, keep: int) -> Path:
     return folder
 
 
+def write_model(out: Path, recipe: PretrainRecipe | FinetuneRecipe, tensors: Mapping[str, Tensor]) -> Path:
+    """Write `model/` of the run folder `out`, whole or not at all; returns it. ValueError where the disk is full.
+
+    All ranks call this. Tensors that they share are put together on the host of rank 0, which writes.
+    """
+    whole = on_first_host(tensors)
+    on_main(lambda: _write_model(out, recipe, whole))
+    return out / MODEL_FOLDER
+
+
+def _write_model(out: Path, recipe: PretrainRecipe | FinetuneRecipe, tensors: Mapping[str, Tensor]) -> None:
+    with plain_disk_errors(out), new_folder(out / MODEL_FOLDER) as temporary:
+        write_tensors(tensors, temporary / MODEL_FILE)
+        write_recipe(recipe, temporary / RECIPE_FILE)
+
+
 def _write_state(folder: Path, step: int, facts: Mapping[str, Any], sums: Sums) -> None:
     state = sealed({"format": _FORMAT, "step": step, **facts}, sums)
-    (folder / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    (folder / STATE_FILE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 
 def _remove_all_but(out: Path, keep: int) -> None:
@@ -137,7 +159,8 @@ def put_aside(folder: Path) -> Path:
     """Rename a damaged checkpoint, so that nobody goes on from it and somebody may look at it; gives the new name."""
     aside = folder.with_name(folder.name + DAMAGED)
     shutil.rmtree(aside, ignore_errors=True)
-    return folder.rename(aside)
+    move(folder, aside)
+    return aside
 
 
 def check(folder: Path) -> None:
@@ -146,7 +169,7 @@ def check(folder: Path) -> None:
     if FILES in state:
         check_files(state, folder)
         return
-    for name in (MODEL, OPTIMIZER):
+    for name in (MODEL_FILE, OPTIMIZER_FILE):
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name}: missing")
     for path in sorted(folder.glob("*.safetensors")):
@@ -157,17 +180,17 @@ def check(folder: Path) -> None:
             raise ValueError(f"{path}: damaged or cut short ({_short(error)})") from error
 
 
-def load(folder: Path) -> Checkpoint:
+def load(folder: Path) -> RunState:
     """Read a checkpoint folder of either form into whole tensors; ValueError names a damaged file."""
     state = read_state(folder)
     if is_sharded(folder):
         model, optimizer, average = (sharded.read_whole(folder, part) for part in PARTS)
-        return Checkpoint(int(state["step"]), model, optimizer, average or None, state)
-    average_file = folder / AVERAGE
-    return Checkpoint(
+        return RunState(int(state["step"]), model, optimizer, average or None, state)
+    average_file = folder / AVERAGE_FILE
+    return RunState(
         step=int(state["step"]),
-        model=read_tensors(folder / MODEL),
-        optimizer=read_tensors(folder / OPTIMIZER),
+        model=read_tensors(folder / MODEL_FILE),
+        optimizer=read_tensors(folder / OPTIMIZER_FILE),
         average=read_tensors(average_file) if average_file.exists() else None,
         facts=state,
     )
@@ -187,7 +210,7 @@ def read_into(tensors: Mapping[str, Tensor], folder: Path) -> None:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    return {part: folder / name for part, name in zip(PARTS, (MODEL, OPTIMIZER, AVERAGE), strict=True)}
+    return {part: folder / name for part, name in zip(PARTS, (MODEL_FILE, OPTIMIZER_FILE, AVERAGE_FILE), strict=True)}
 
 
 def is_sharded(folder: Path) -> bool:
@@ -197,7 +220,7 @@ def is_sharded(folder: Path) -> bool:
 
 def read_state(folder: Path) -> dict[str, Any]:
     """The JSON part of a checkpoint; ValueError where it is damaged or of another format."""
-    path = folder / STATE
+    path = folder / STATE_FILE
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -221,8 +244,8 @@ def weights(folder: Path) -> dict[str, Tensor]:
     if is_sharded(folder):
         model, _, average = PARTS
         return sharded.read_whole(folder, average) or sharded.read_whole(folder, model)
-    average_file = folder / AVERAGE
-    return read_tensors(average_file if average_file.exists() else folder / MODEL)
+    average_file = folder / AVERAGE_FILE
+    return read_tensors(average_file if average_file.exists() else folder / MODEL_FILE)
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, where: Path) -> None:

@@ -10,20 +10,18 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from tubelet.disk.layout import TEACHER_FILE
-from tubelet.disk.lock import only_run_in, open_folder
+from tubelet.disk.layout import CHECKPOINTS, EVALUATION_FOLDER, MODEL_FOLDER, RECIPE_FILE, TEACHER_FILE
+from tubelet.disk.lock import only_run_in
+from tubelet.disk.tables import SKIPPED
+from tubelet.disk.write import open_folder
 from tubelet.names import writable
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.train.checkpoint import folder as checkpoint
 from tubelet.train.distributed.process_group import on_main
 from tubelet.train.records.log import LOG, TENSORBOARD
 from tubelet.train.records.metric_buffer import NON_FINITE
-from tubelet.train.records.skips import SKIPPED
 
-MODEL_FOLDER: Final = "model"
-RECIPE: Final = "recipe.yaml"
-EVALUATION: Final = "evaluation"
-_FOLDERS: Final = (checkpoint.CHECKPOINTS, TENSORBOARD, MODEL_FOLDER, EVALUATION)
+_FOLDERS: Final = (CHECKPOINTS, TENSORBOARD, MODEL_FOLDER, EVALUATION_FOLDER)
 FREE: Final = frozenset(
     {
         *("name", "data.workers", "data.cache", "data.max_skipped", "run.log_every", "run.save_every", "run.keep"),
@@ -70,7 +68,7 @@ def remove_work(out: Path) -> None:
     for folder in _FOLDERS:
         if (out / folder).exists():
             shutil.rmtree(out / folder)
-    for file in (LOG, SKIPPED, RECIPE, NON_FINITE, TEACHER_FILE):
+    for file in (LOG, SKIPPED, RECIPE_FILE, NON_FINITE, TEACHER_FILE):
         (out / file).unlink(missing_ok=True)
 
 
@@ -81,7 +79,7 @@ def find(out: Path, recipe: PretrainRecipe | FinetuneRecipe, say: Callable[[str]
     where none is whole, or it was made with a recipe that differs in more than the fields `FREE`.
     """
     name = on_main(lambda: _find(out, recipe, say))
-    return out / checkpoint.CHECKPOINTS / name if name else None
+    return out / CHECKPOINTS / name if name else None
 
 
 def _find(out: Path, recipe: PretrainRecipe | FinetuneRecipe, say: Callable[[str], None]) -> str:

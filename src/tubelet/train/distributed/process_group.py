@@ -6,7 +6,6 @@ Every function works without torchrun too: there is one process then, and nothin
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from tubelet.train.distributed.device import pick_device
 from tubelet.train.distributed.heartbeat import Heartbeat, has_agent
 from tubelet.train.distributed.signals import Interrupted
 from tubelet.types import Batch
+from tubelet.video.read.limits import end_after
 
 _MEETING: Final = timedelta(minutes=10)
 _CONNECTING: Final = timedelta(seconds=30)
@@ -237,8 +237,7 @@ def _part(heartbeat: Heartbeat) -> None:
 def _end_surely() -> None:
     """NCCL may wait for a dead process for ever, also while Python ends: the system ends this one in a minute."""
     if _host_group is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(60)
+        end_after(60.0)
 
 
 def _reason(error: BaseException, heartbeat: Heartbeat, here: Place) -> ValueError | None:

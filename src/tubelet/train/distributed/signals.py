@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGUSR1 (a scheduler's warning) ask a run to stop after the step it is in."""
+"""Ctrl-C, SIGTERM and SIGUSR1 (a scheduler's warning) ask a run to stop after the step it is in.
+
+Windows has no SIGUSR1; Ctrl-Break (SIGBREAK) asks there, too.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOPPING: Final = tuple(one for one in signal.Signals if one.name in {"SIGINT", "SIGTERM", "SIGUSR1", "SIGBREAK"})
 
 
 class Interrupted(Exception):  # noqa: N818  not an error: the run saved its state and can be continued

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Final
 
 from torch.utils.tensorboard import SummaryWriter
 
-from tubelet.disk.lock import write_text
+from tubelet.disk.write import sync_open, write_text
 from tubelet.train.records.throughput import Speed
 
 LOG: Final = "log.jsonl"
@@ -64,8 +63,7 @@ class RunLog:
 
     def sync(self) -> None:
         """Be sure that what was written survives a crash: before a checkpoint claims its step."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        sync_open(self._file)
         self._board.flush()
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from tubelet.disk.lock import write_text
+from tubelet.disk.write import write_text
 from tubelet.names import one_line, writable
 
 NON_FINITE: Final = "nonfinite.json"

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from tubelet.data.dataset import Skipped
 from tubelet.data.streams import StreamSet
-from tubelet.disk.lock import write_text
+from tubelet.disk.tables import SKIPPED, append_csv, read_csv, write_csv
 from tubelet.names import writable
 from tubelet.types import VIDEO
 
-SKIPPED: Final = "skipped.csv"
 _COLUMNS: Final = ("path", "reason", "first_step")
 _SOURCE: Final = "source"
 _STREAM: Final = "stream"
@@ -36,7 +32,7 @@ class Skips:
         kept = [row for row in read_skipped(self.path) if int(row["first_step"]) <= step]
         self._known = {_identity(row) for row in kept}
         rows = [[row.get(name) or "" for name in self._columns] for row in kept]
-        write_text(self.path, _rows([self._columns, *rows]))
+        write_csv(self.path, self._columns, rows)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -55,10 +51,7 @@ class Skips:
         if not new:
             return ()
         self._known |= new.keys()
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write(_rows([row[name] for name in self._columns] for row, _ in new.values()))
-            file.flush()
-            os.fsync(file.fileno())
+        append_csv(self.path, ([row[name] for name in self._columns] for row, _ in new.values()))
         for stream in self._streams.values():
             self._check(stream)
         return tuple(one for _, one in new.values())
@@ -88,13 +81,4 @@ def read_skipped(path: Path) -> list[dict[str, str]]:
 
     None where there is no file; a line cut short is left out.
     """
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file) if (row.get("first_step") or "").isdigit()]
-
-
-def _rows(rows: Iterable[Iterable[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return writable(text.getvalue())
+    return [row for row in read_csv(path) if row.get("first_step", "").isdigit()]

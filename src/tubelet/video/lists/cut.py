@@ -13,7 +13,7 @@ from tubelet.video.read.limits import MEMORY_BYTES, last_resort
 from tubelet.video.read.numbered import is_still
 from tubelet.video.read.part import parts_of
 from tubelet.video.read.sequence import open_source
-from tubelet.video.work.team import Beat, Lost, Progress, each
+from tubelet.video.work.team import Advance, Beat, Lost, each
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def lengths(
     for done, (place, said) in enumerate(each(paths, length_of, workers=workers, limit_seconds=limit_seconds), start=1):
         if isinstance(said, Lost):
             found[place] = Length(None, said.reason)
-        elif not isinstance(said, Progress):
+        elif not isinstance(said, Advance):
             found[place] = said
         on_progress(done)
     return found

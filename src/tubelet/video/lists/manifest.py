@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from tubelet.names import one_line
-from tubelet.video.lists.lists import read_list
+from tubelet.video.lists.list_file import read_list
 from tubelet.video.lists.places import places_of
 from tubelet.video.lists.shards import Member, expand, find_members
 from tubelet.video.lists.tree import tree_of_images, tree_of_videos
 from tubelet.video.read.frame_range import is_there
 from tubelet.video.read.numbered import STILL_EXTENSIONS, is_still
-from tubelet.video.read.part import Part
+from tubelet.video.read.part import VideoPart
 
 # fmt: off
 VIDEO_EXTENSIONS: Final = frozenset({
@@ -33,8 +33,8 @@ class VideoRef:
     """One video: where it lies, its class (None where unlabelled), and its identity.
 
     `name` is the path as listed, or relative to the folder; never the file name alone, which other folders may use too.
-    `path` may lead into a shard (`tubelet.video.read.span`), to a folder of images (`frame_range` there), or to an
-    image (`image_file` there).
+    `path` may lead into a shard (`tubelet.video.read.byte_range`), to a folder of images (`frame_range` there), or to
+    an image (`image_file` there).
     `line` is its line in the list, from 1; None in a folder tree. `part` is the piece of the file that it is, None for
     the whole.
     """
@@ -43,7 +43,7 @@ class VideoRef:
     label: int | None
     name: str
     line: int | None = None
-    part: Part | None = None
+    part: VideoPart | None = None
 
     @property
     def where(self) -> Path:

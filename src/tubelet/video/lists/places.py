@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tubelet.video.lists.lists import Entry
+from tubelet.video.lists.list_file import Entry
 from tubelet.video.read.errors import BadVideo
 from tubelet.video.read.frame_range import FrameRange
 
@@ -16,7 +16,7 @@ _FOLDERS_LOOKED_AT: Final = 10
 
 
 @dataclass(frozen=True)
-class Place:
+class ListedVideo:
     """The path of a video, and its name: as listed, with the range of a folder's images that it is."""
 
     path: Path
@@ -25,7 +25,7 @@ class Place:
 
 def places_of(
     source: Path, entries: Sequence[Entry], *, root: Path, labelled: bool, extensions: Collection[str]
-) -> list[Place]:
+) -> list[ListedVideo]:
     """The place of each entry of the list `source`; paths start from `root`.
 
     A line that ends in numbers, `folder start total` without labels or `folder total label` with them (VideoMAE V2),
@@ -43,7 +43,7 @@ def places_of(
         if is_folder or (is_folder is None and listed):  # no such folder; but others in this list are
             places.append(_images(source, entry, root, has_totals=has_totals))
         else:
-            places.append(Place(_path(root, entry.path, extensions), entry.path))
+            places.append(ListedVideo(_path(root, entry.path, extensions), entry.path))
     return places
 
 
@@ -70,16 +70,16 @@ def _path(root: Path, listed: str, extensions: Collection[str]) -> Path:
     return path if path.is_dir() else mp4
 
 
-def _images(source: Path, entry: Entry, root: Path, *, has_totals: bool) -> Place:
+def _images(source: Path, entry: Entry, root: Path, *, has_totals: bool) -> ListedVideo:
     first, total = (None, entry.numbers[0]) if has_totals else entry.numbers
     folder = entry.folder or ""
     if total == -1 and not has_totals:  # V2's way to say all
-        return Place(root / folder, folder)
+        return ListedVideo(root / folder, folder)
     if total < 1 or (first or 0) < 0:
         start = "" if first is None else f", from number {first} on"
         raise ValueError(f"{source}, line {entry.line}: {total} images of {folder}{start}; expected 1 or more")
     name = FrameRange(Path(folder), first, total).shown.as_posix()
-    return Place(FrameRange(root / folder, first, total).path(), name)
+    return ListedVideo(FrameRange(root / folder, first, total).path(), name)
 
 
 def _are_totals(listed: Sequence[Entry], root: Path) -> bool:

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tubelet.disk.write import write_whole
-from tubelet.video.read.span import Span
+from tubelet.disk.write import whole_file, write_text
+from tubelet.video.read.byte_range import ByteRange
 
 INDEX: Final = "shards.json"
 FORMAT: Final = 1
@@ -28,7 +28,7 @@ _RANGE: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 @dataclass(frozen=True)
-class Sample:
+class ShardSample:
     """A file to be put in a shard, and what is known of it.
 
     Of `about`, `name`, `label` (a number) and `class` are understood when shards are read; the rest is for people.
@@ -50,7 +50,7 @@ class Member:
     class_name: str | None
 
 
-def write_shards(folder: Path, name: str, samples: Sequence[Sample], *, shard_bytes: int) -> list[Path]:
+def write_shards(folder: Path, name: str, samples: Sequence[ShardSample], *, shard_bytes: int) -> list[Path]:
     """Write `folder/NAME-000000.tar` and so on, and the index; a shard has `shard_bytes` at most, or one video.
 
     Videos stand in the order of `samples`; keys count them. Shards of this name from before are replaced or removed.
@@ -81,7 +81,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def find_members(tars: Sequence[Path], *, extensions: Collection[str]) -> list[tuple[Path, Member]]:
-    """All videos of these tars, by key, each with a path that `open_video` takes (see `Span`).
+    """All videos of these tars, by key, each with a path that `open_video` takes (see `ByteRange`).
 
     Uses the indices beside the tars, and writes them where they are missing and the folder can be written. ValueError
     for a tar that is not there, damaged, or without videos.
@@ -94,10 +94,10 @@ def find_members(tars: Sequence[Path], *, extensions: Collection[str]) -> list[t
             size = _size(tar)
             if tar.name not in known or known[tar.name][0] != size:
                 known[tar.name], fresh = (size, _look_into(tar, size, extensions)), True
-            found += [(Span(tar, one.offset, one.size).path(), one) for one in known[tar.name][1]]
+            found += [(ByteRange(tar, one.offset, one.size).path(), one) for one in known[tar.name][1]]
         if fresh:
             with suppress(OSError):  # a folder that cannot be written: the tars are looked into each time
-                write_whole(folder / INDEX, _index_text(known))
+                write_text(folder / INDEX, _index_text(known))
     return sorted(found, key=lambda item: item[1].key)
 
 
@@ -105,8 +105,8 @@ Index = dict[str, tuple[int, list[Member]]]
 """By name of a tar: its size and its videos."""
 
 
-def _groups(samples: Sequence[Sample], shard_bytes: int) -> Iterator[list[tuple[int, Sample]]]:
-    group: list[tuple[int, Sample]] = []
+def _groups(samples: Sequence[ShardSample], shard_bytes: int) -> Iterator[list[tuple[int, ShardSample]]]:
+    group: list[tuple[int, ShardSample]] = []
     total = 0
     for place, sample in enumerate(samples):
         size = sample.file.stat().st_size
@@ -119,22 +119,13 @@ def _groups(samples: Sequence[Sample], shard_bytes: int) -> Iterator[list[tuple[
         yield group
 
 
-def _write_tar(path: Path, group: Sequence[tuple[int, Sample]]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-                for place, sample in group:
-                    _add(tar, f"{place:09d}", sample)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def _write_tar(path: Path, group: Sequence[tuple[int, ShardSample]]) -> None:
+    with whole_file(path) as temporary, tarfile.open(temporary, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for place, sample in group:
+            _add(tar, f"{place:09d}", sample)
 
 
-def _add(tar: tarfile.TarFile, key: str, sample: Sample) -> None:
+def _add(tar: tarfile.TarFile, key: str, sample: ShardSample) -> None:
     beside = {"json": json.dumps(dict(sample.about))}
     if sample.about.get("label") is not None:
         beside["cls"] = str(sample.about["label"])

@@ -27,7 +27,7 @@ def tree_of_videos(folder: Path, *, video_extensions: Collection[str]) -> Tree:
 
     The folder itself is such a video (`.`) where nothing below it is a video.
     """
-    found = _Found(folder, video_extensions)
+    found = _Listing(folder, video_extensions)
     for here, names in _walk(folder):
         if is_frame_folder(folder / here, names, video_extensions=video_extensions):
             found.videos.append(here or ".")
@@ -40,14 +40,14 @@ def tree_of_videos(folder: Path, *, video_extensions: Collection[str]) -> Tree:
 
 def tree_of_images(folder: Path, *, video_extensions: Collection[str]) -> Tree:
     """Every image counts by itself, however it is numbered."""
-    found = _Found(folder, video_extensions)
+    found = _Listing(folder, video_extensions)
     for here, names in _walk(folder):
         found.sort_in(here, names)
     return found.tree()
 
 
 @dataclass
-class _Found:
+class _Listing:
     """Names as they are found. WebP files are images, or videos where they move."""
 
     folder: Path

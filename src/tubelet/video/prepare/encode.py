@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import av
 
+from tubelet.disk.write import sync
 from tubelet.video.read.errors import FFMPEG_ERRORS, BadVideo, in_words
 
 X264: Final = {
@@ -79,11 +80,7 @@ class Encoder:
                 arrived = sum(packet.size > 0 for packet in written.demux(video=0))
         if arrived != self.frames:
             raise OSError(errno.EIO, f"only {arrived} of {self.frames} frames arrived in the file", str(self.path))
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(self.path)
 
     def drop(self) -> None:
         """Close and remove the file, whatever state it is in."""

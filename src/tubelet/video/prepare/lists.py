@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -11,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tubelet.disk.write import write_whole
-from tubelet.names import writable
+from tubelet.disk.tables import SKIPPED, Cell, read_csv, write_csv
+from tubelet.disk.write import write_list, write_text
 from tubelet.video.lists.manifest import Manifest
-from tubelet.video.lists.shards import Sample, write_shards
-from tubelet.video.prepare.prepare import Collection
-from tubelet.video.prepare.transcode import Part
+from tubelet.video.lists.shards import ShardSample, write_shards
+from tubelet.video.prepare.collection import Collection
+from tubelet.video.prepare.transcode import PreparedFile
 
 SOURCES: Final = "sources.csv"
-SKIPPED: Final = "skipped.csv"
 OWNERS: Final = ".lists.json"
 _COLUMNS: Final = (
     "list", "path", "source", "start_seconds", "end_seconds", "label", "class", "frames", "width", "height", "bytes",
@@ -30,7 +27,7 @@ _COLUMNS: Final = (
 class Made:
     """A prepared file with the source that it is from, and its label and class where the manifest has them."""
 
-    part: Part
+    part: PreparedFile
     source: Path
     label: int | None
     class_name: str | None
@@ -49,7 +46,7 @@ def list_name(manifest: Manifest, out: Path, name: str | None = None) -> str:
     owner = owners.setdefault(name, str(source))
     if owner != str(source) and Path(owner).exists():
         raise ValueError(f"{out}: has a {name}.csv from {owner}; give the list of {source} another name with --name")
-    write_whole(out / OWNERS, json.dumps({**owners, name: str(source)}))
+    write_text(out / OWNERS, json.dumps({**owners, name: str(source)}))
     return name
 
 
@@ -71,14 +68,14 @@ def write_lists(collection: Collection, name: str, *, max_skipped: float) -> Pat
         )
     if bad == total:
         raise ValueError(f"all {total} videos were skipped; the reasons are in {collection.out / SKIPPED}")
-    write_whole(path, "".join(_line(one) for one in made(collection)))
+    write_list(path, "".join(_line(one) for one in made(collection)))
     return path
 
 
 def write_collection_shards(collection: Collection, name: str, *, shard_bytes: int) -> list[Path]:
     """Put the files of `NAME.csv` into shards beside it, in its order."""
     samples = [
-        Sample(
+        ShardSample(
             collection.out / one.part.path,
             {
                 "name": one.part.path.as_posix(),
@@ -126,7 +123,8 @@ def _are_listable(classes: tuple[str, ...] | None) -> bool:
 
 def _write_sources(collection: Collection, name: str) -> None:
     rows = [
-        (name, one.part.path.as_posix(), one.source, f"{one.part.start_seconds:.6f}", f"{one.part.end_seconds:.6f}",
+        (name, one.part.path.as_posix(), str(one.source),
+         f"{one.part.start_seconds:.6f}", f"{one.part.end_seconds:.6f}",
          "" if one.label is None else one.label, one.class_name or "",
          one.part.frames, one.part.width, one.part.height, one.part.bytes)
         for one in made(collection)
@@ -135,19 +133,14 @@ def _write_sources(collection: Collection, name: str) -> None:
 
 
 def _write_skipped(collection: Collection, name: str) -> None:
-    rows = [(name, one.path, " ".join(one.reason.split())) for one in collection.skipped.values()]
+    rows = [(name, str(one.path), " ".join(one.reason.split())) for one in collection.skipped.values()]
     _merge(collection.out / SKIPPED, name, ("list", "path", "reason"), rows)
 
 
-def _merge(path: Path, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def _merge(path: Path, name: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Replace the rows of this list, keep those of others."""
-    before: list[list[str]] = []
-    if path.is_file():
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            before = list(csv.reader(file))[1:]
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([columns, *(row for row in before if row[:1] != [name]), *rows])
-    write_whole(path, writable(text.getvalue()))
+    others = [row for row in read_csv(path) if row.get("list") != name]
+    write_csv(path, columns, [*([row.get(column, "") for column in columns] for row in others), *rows])
 
 
 def _owners(out: Path) -> dict[str, str]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from tubelet.disk.write import write_whole
-from tubelet.video.prepare.transcode import Part, Preparation
+from tubelet.disk.write import sync_open, write_text
+from tubelet.video.prepare.transcode import Preparation, PreparedFile
 
 JOURNAL: Final = ".prepared.jsonl"
 FORMAT: Final = 1
@@ -34,7 +33,7 @@ class Record:
     name: str
     source: SourceState
     how: Preparation
-    parts: tuple[Part, ...]
+    parts: tuple[PreparedFile, ...]
 
     @property
     def seconds(self) -> float:
@@ -47,7 +46,7 @@ class Record:
         return same and bool(self.parts) and all(_size(folder / part.path) == part.bytes for part in self.parts)
 
 
-class Journal:
+class PreparationLog:
     """The records of a folder by name. Each is on the disk before the next: a crash loses only what was in work."""
 
     def __init__(self, folder: Path, records: Mapping[str, Record], file: TextIO) -> None:
@@ -76,22 +75,21 @@ class Journal:
 
     def _write(self, record: Record) -> None:
         self._file.write(_line(record))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        sync_open(self._file)
 
 
 @contextmanager
-def journal_of(folder: Path) -> Iterator[Journal]:
-    """The journal of a folder, made with it. ValueError where the folder holds what `prepare` has not made."""
+def open_log(folder: Path) -> Iterator[PreparationLog]:
+    """The log of a folder, made with it. ValueError where the folder holds what `prepare` has not made."""
     path = folder / JOURNAL
     if not path.is_file():
         strange = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
         if strange:
             raise ValueError(f"{folder}: holds {strange[0]!r}, which `prepare` has not made; choose an empty folder")
     records = _read(path) if path.is_file() else {}
-    write_whole(path, "".join(_line(record) for record in records.values()))  # a line cut short by a crash goes
+    write_text(path, "".join(_line(record) for record in records.values()))  # a line cut short by a crash goes
     with path.open("a", encoding="utf-8") as file:
-        yield Journal(folder, records, file)
+        yield PreparationLog(folder, records, file)
 
 
 def _read(path: Path) -> dict[str, Record]:
@@ -122,7 +120,7 @@ def _record(fields: Mapping[str, Any]) -> Record:
         name=fields["name"],
         source=SourceState(Path(source["path"]), source["bytes"], source["changed_ns"]),
         how=Preparation.model_validate(fields["how"]),
-        parts=tuple(Part(**{**part, "path": Path(part["path"])}) for part in fields["parts"]),
+        parts=tuple(PreparedFile(**{**part, "path": Path(part["path"])}) for part in fields["parts"]),
     )
 
 

@@ -16,10 +16,10 @@ from tubelet.spec import Spec
 from tubelet.video.prepare.encode import Encoder
 from tubelet.video.prepare.upright import UprightYuv
 from tubelet.video.read.sequence import (
+    FileSource,
     FolderSource,
     NoTimes,
     Shown,
-    Source,
     at_constant_rate,
     mean_spacing,
     open_source,
@@ -44,7 +44,7 @@ class Preparation(Spec):
 
 
 @dataclass(frozen=True)
-class Part:
+class PreparedFile:
     """A prepared file and the seconds of the source that it holds, counted from the source's first frame."""
 
     path: Path
@@ -58,7 +58,7 @@ class Part:
 
 def transcode(
     source: Path, target: Callable[[int], Path], how: Preparation, *, beat: Callable[[float], None]
-) -> tuple[Part, ...]:
+) -> tuple[PreparedFile, ...]:
     """Write the frames of `source` to `target(0)`, `target(1)`, ... and say what each holds.
 
     Every frame is there once, in its order and at its time; with `how.fps`, what is on show at each tick instead. The
@@ -67,12 +67,12 @@ def transcode(
     OSError where a target cannot be written.
     """
     try:
-        return _Work(source, target, how, beat).run(by_count=False)
+        return _Transcoding(source, target, how, beat).run(by_count=False)
     except NoTimes:
-        return _Work(source, target, how, beat).run(by_count=True)
+        return _Transcoding(source, target, how, beat).run(by_count=True)
 
 
-class _Work:
+class _Transcoding:
     """The parts of one source, one after the other."""
 
     def __init__(
@@ -84,7 +84,7 @@ class _Work:
         self._seen, self._last = 0, Fraction(0)
         self._upright: UprightYuv | None = None
 
-    def run(self, *, by_count: bool) -> tuple[Part, ...]:
+    def run(self, *, by_count: bool) -> tuple[PreparedFile, ...]:
         try:
             with open_source(self._source, by_count=by_count) as opened:
                 rate = self._how.rate
@@ -98,11 +98,11 @@ class _Work:
                 part.drop()
             raise
         return tuple(
-            Part(part.path, float(start), float(end), part.frames, *part.size, part.bytes)
+            PreparedFile(part.path, float(start), float(end), part.frames, *part.size, part.bytes)
             for part, start, end in zip(self._parts, self._starts, self._starts[1:], strict=False)
         )
 
-    def _encode(self, group: Iterable[Shown], opened: Source | FolderSource) -> None:
+    def _encode(self, group: Iterable[Shown], opened: FileSource | FolderSource) -> None:
         rate = self._how.rate
         part = Encoder(
             self._target(len(self._parts)),

@@ -19,7 +19,7 @@ Decoder = Literal["pyav", "torchcodec", "nvdec"]
 
 
 Video = VideoFile | FrameFolder | ImageFile | TorchcodecFile
-"""An open video: `len`, `info`, `frames(indices, short_side=...)`; `VideoFile` says what each means."""
+"""An open video: `len`, `info`, `frames(indices, short_side=...)`, `between`; `VideoFile` says what each means."""
 
 
 @dataclass(frozen=True)

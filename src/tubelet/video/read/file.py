@@ -25,7 +25,7 @@ from tubelet.video.read.errors import FFMPEG_ERRORS, BadVideo, damage, in_words
 from tubelet.video.read.frame_folder import FrameFolder
 from tubelet.video.read.frame_range import frame_range_of
 from tubelet.video.read.image_file import ImageFile
-from tubelet.video.read.info import VideoInfo
+from tubelet.video.read.info import VideoInfo, between
 from tubelet.video.read.limits import Limits
 from tubelet.video.read.numbered import is_still
 from tubelet.video.read.opened import Opened
@@ -86,6 +86,10 @@ class VideoFile:
             raise IndexError(f"{self.path}: frames {wanted[:1]}..{wanted[-1:]} of {len(self)}")
         picked = self._pick(wanted, short_side)
         return picked if np.array_equal(places, np.arange(len(wanted))) else picked[places]
+
+    def between(self, start_seconds: float, end_seconds: float) -> tuple[int, int]:
+        """The first frame shown from `start_seconds` on, and the first one from `end_seconds` on."""
+        return between(self.seconds, start_seconds, end_seconds)
 
     def sweep(self, *, short_side: int | None = None) -> Sweep:
         """To read the file forwards in one pass, a few frames at a time."""

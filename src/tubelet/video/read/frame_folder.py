@@ -19,7 +19,7 @@ from jaxtyping import Float64, Int64, UInt8
 
 from tubelet.video.read.errors import FFMPEG_ERRORS, BadVideo, in_words
 from tubelet.video.read.frame_range import FrameRange
-from tubelet.video.read.info import VideoInfo
+from tubelet.video.read.info import VideoInfo, between
 from tubelet.video.read.limits import Clock, Limits
 from tubelet.video.read.pixels import UprightRgb, quarter_turns, rotation_degrees
 
@@ -83,6 +83,10 @@ class FrameFolder:
             except FFMPEG_ERRORS as error:
                 raise self._bad(number, in_words(error)) from error
         return rgb.array if np.array_equal(places, np.arange(len(wanted))) else rgb.array[places]
+
+    def between(self, start_seconds: float, end_seconds: float) -> tuple[int, int]:
+        """The first frame shown from `start_seconds` on, and the first one from `end_seconds` on."""
+        return between(self.seconds, start_seconds, end_seconds)
 
     def decoded(self) -> Iterator[Any]:
         """All images in order, as PyAV's frames."""

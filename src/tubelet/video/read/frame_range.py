@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tubelet.video.read.byte_range import file_of
 from tubelet.video.read.errors import BadVideo, in_words
 from tubelet.video.read.numbered import numbering_of
-from tubelet.video.read.span import file_of
 
 _RANGE: Final = re.compile(r"(?P<folder>.+)#(?P<first>\d*)\+(?P<frames>\d+)", re.DOTALL)
 

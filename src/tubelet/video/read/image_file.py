@@ -24,7 +24,7 @@ from PIL import Image, UnidentifiedImageError
 
 from tubelet.video.read.errors import FFMPEG_ERRORS, BadVideo, in_words
 from tubelet.video.read.frame_folder import FolderSweep
-from tubelet.video.read.info import VideoInfo
+from tubelet.video.read.info import VideoInfo, between
 from tubelet.video.read.limits import Clock, Limits
 from tubelet.video.read.pixels import shrink
 
@@ -95,6 +95,10 @@ class ImageFile:
             picture = np.array(small if turn is None else small.transpose(turn))[None]
         self._clock.check()
         return picture if len(wanted) == 1 else picture.repeat(len(wanted), axis=0)
+
+    def between(self, start_seconds: float, end_seconds: float) -> tuple[int, int]:
+        """The first frame shown from `start_seconds` on, and the first one from `end_seconds` on."""
+        return between(self.seconds, start_seconds, end_seconds)
 
     def sweep(self, *, short_side: int | None = None) -> FolderSweep:
         """To read a few frames at a time; `VideoFile` says when that is of use."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -13,8 +12,16 @@ from typing import Final
 
 from tubelet.video.read.errors import BadVideo
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+ALARM: Final = signal.Signals.__members__.get("SIGALRM")
+"""The signal by which `end_after` ends a process; None on Windows, which has none."""
 MEMORY_BYTES: Final = 4 * 2**30
 """What reading one file may add to the memory of a process that does nothing else."""
+_STATM: Final = Path("/proc/self/statm")
 
 
 @dataclass(frozen=True)
@@ -45,17 +52,44 @@ def last_resort(*, seconds: float | None, memory_bytes: int) -> Iterator[None]:
 
     For processes that only read videos: it is what ends a decoder that never comes back, which no exception can.
     A refused allocation is an error of that file. Shared memory and mapped files do not count. Main thread only.
-    Without /proc (not Linux) memory has no bound.
+    What a system lacks of this (see `lacking_limits`) has no bound there.
     """
+    with _memory_limit(memory_bytes):
+        if seconds is not None:
+            end_after(seconds)
+        try:
+            yield
+        finally:
+            if seconds is not None:
+                end_after(0.0)
+
+
+def end_after(seconds: float) -> None:
+    """Have the system end this process after `seconds`, whatever it hangs in; 0 calls that off. Main thread only.
+
+    On Windows nothing happens.
+    """
+    if ALARM is not None:
+        signal.signal(ALARM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def lacking_limits() -> tuple[str, ...]:
+    """What a file may take without a bound on this system: "time" (Windows), "memory" (all but Linux)."""
+    has_memory_limit = resource is not None and _STATM.exists()
+    return (*(("time",) if ALARM is None else ()), *(() if has_memory_limit else ("memory",)))
+
+
+@contextmanager
+def _memory_limit(memory_bytes: int) -> Iterator[None]:
+    if resource is None:
+        yield
+        return
     before = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, _ceiling(memory_bytes, before))
-    if seconds is not None:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
@@ -63,7 +97,7 @@ def _ceiling(memory_bytes: int, before: tuple[int, int]) -> tuple[int, int]:
     """The (soft, hard) limit of private memory: what there is now and `memory_bytes` more, if that is lower."""
     soft, hard = before
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[5])
+        pages = int(_STATM.read_text().split()[5])
     except OSError:
         return before
     ceiling = pages * resource.getpagesize() + memory_bytes

@@ -10,9 +10,9 @@ from typing import Any
 
 import av
 
+from tubelet.video.read.byte_range import BUFFER_BYTES, ByteRangeReader, byte_range_of, file_of
 from tubelet.video.read.errors import BadVideo
 from tubelet.video.read.limits import Clock, Limits
-from tubelet.video.read.span import SPAN_BUFFER_BYTES, SpanReader, file_of, span_of
 
 av.logging.set_level(av.logging.PANIC)  # FFmpeg writes its own complaints to stderr; ours carry the file's name
 
@@ -25,7 +25,7 @@ class Opened:
         self.clock = Clock(path, limits)
         self.container: Any = None
         self.stream: Any = None
-        self._span: SpanReader | None = None
+        self._range: ByteRangeReader | None = None
 
     def open(self) -> None:
         """Open the file, anew if it is open."""
@@ -33,10 +33,10 @@ class Opened:
         if not stat.S_ISREG(os.stat(file_of(self.path)).st_mode):  # opening a pipe waits for its writer, for ever
             raise BadVideo(self.path, "not a file" if not self.path.is_dir() else "a folder")
         largest = {"max_pixels": str(self.limits.pixels)}  # the decoder refuses more before it allocates them
-        span = span_of(self.path)
-        self._span = None if span is None else SpanReader(span)
+        inside = byte_range_of(self.path)
+        self._range = None if inside is None else ByteRangeReader(inside)
         self.container = av.open(
-            self._span or str(self.path), options=largest, metadata_errors="ignore", buffer_size=SPAN_BUFFER_BYTES
+            self._range or str(self.path), options=largest, metadata_errors="ignore", buffer_size=BUFFER_BYTES
         )
         self.stream = self.container.streams.best("video")
         if self.stream is None or self.stream.codec_context is None:
@@ -50,9 +50,9 @@ class Opened:
         """Give the file and FFmpeg's buffers back. Open containers are what makes PyAV loaders grow."""
         if self.container is not None:
             self.container.close()
-        if self._span is not None:
-            self._span.close()
-        self.container = self.stream = self._span = None
+        if self._range is not None:
+            self._range.close()
+        self.container = self.stream = self._range = None
 
     def decoded(self) -> Iterator[tuple[int, Any]]:
         """All frames from the start, numbered."""

@@ -6,23 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil, floor, inf
+from math import floor, inf
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
 from tubelet.video.read.decoders import Reading, Video
 from tubelet.video.read.errors import BadVideo
-from tubelet.video.read.file import VideoFile
-from tubelet.video.read.frame_folder import FrameFolder
-from tubelet.video.read.image_file import ImageFile
 from tubelet.video.read.info import VideoInfo
 
 
 @dataclass(frozen=True)
-class Part:
+class VideoPart:
     """Frames shown from `start_seconds` on and before `end_seconds`, both counted from the first frame of the video.
 
     `number` counts the pieces of a video from 1; the last one ends with the video (`end_seconds` is infinite).
@@ -42,7 +38,7 @@ class Part:
         return f"from {self.start_seconds:g} s {end}"
 
 
-def parts_of(seconds: float, each_seconds: float) -> tuple[Part | None, ...]:
+def parts_of(seconds: float, each_seconds: float) -> tuple[VideoPart | None, ...]:
     """Pieces of `each_seconds` of a video of `seconds`; (None,), the whole, where it is not long enough for two.
 
     What is left at the end becomes a piece of its own from half of that length on, else it goes to the piece before.
@@ -51,7 +47,7 @@ def parts_of(seconds: float, each_seconds: float) -> tuple[Part | None, ...]:
     if count < 2:
         return (None,)
     return tuple(
-        Part(
+        VideoPart(
             number=number + 1,
             start_seconds=number * each_seconds,
             end_seconds=inf if number == count - 1 else (number + 1) * each_seconds,
@@ -60,15 +56,12 @@ def parts_of(seconds: float, each_seconds: float) -> tuple[Part | None, ...]:
     )
 
 
-_ROUNDING_SECONDS: Final = 1e-6
-
-
 class PartOfVideo:
     """The frames of a part of an open video, numbered from 0. BadVideo where the part holds none."""
 
-    def __init__(self, video: Video, part: Part) -> None:
+    def __init__(self, video: Video, part: VideoPart) -> None:
         self._video = video
-        self._first, self._stop = _bounds(video, part)
+        self._first, self._stop = video.between(part.start_seconds, part.end_seconds)
         if self._first >= self._stop:
             raise BadVideo(video.path, f"no frame {part.words}")
 
@@ -91,28 +84,7 @@ class PartOfVideo:
 
 
 @contextmanager
-def open_part(reading: Reading, path: Path, part: Part | None) -> Iterator[Video | PartOfVideo]:
+def open_part(reading: Reading, path: Path, part: VideoPart | None) -> Iterator[Video | PartOfVideo]:
     """A video, or a part of it, for the time of a `with` block. BadVideo where it cannot be read."""
     with reading.open(path) as video:
         yield video if part is None else PartOfVideo(video, part)
-
-
-def _bounds(video: Video, part: Part) -> tuple[int, int]:
-    """The first frame of the part, and the first one after it."""
-    if isinstance(video, VideoFile | FrameFolder | ImageFile):
-        edges = np.array([part.start_seconds, part.end_seconds]) - _ROUNDING_SECONDS
-        first, stop = np.searchsorted(video.seconds, edges)
-        return int(first), int(stop)
-    if video.info.fps <= 0:
-        raise BadVideo(video.path, "cannot be cut: it states no frame rate")
-    return bounds_at(video.info.fps, len(video), part)
-
-
-def bounds_at(rate: float, frames: int, part: Part) -> tuple[int, int]:
-    """The first frame of the part, and the first one after it, where frames come at a constant `rate` a second.
-
-    For decoders that tell no times without decoding.
-    """
-    first = ceil((part.start_seconds - _ROUNDING_SECONDS) * rate)
-    stop = frames if part.end_seconds == inf else ceil((part.end_seconds - _ROUNDING_SECONDS) * rate)
-    return first, min(stop, frames)

@@ -65,6 +65,14 @@ def shrink(size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
+def reading_short_side(clip_size: int) -> int:
+    """Short side, in pixels, to which frames are scaled while they are read for clips of `clip_size`.
+
+    10/7 of it, which is 320 for 224: the size at which the authors keep Kinetics. It leaves room for random crops.
+    """
+    return round(clip_size * 10 / 7)
+
+
 def rotation_degrees(frame: Any) -> int:
     """Counter-clockwise degrees by which the frame must be turned, -180..180; 0 where the file holds nonsense."""
     degrees = int(frame.rotation)

@@ -35,7 +35,7 @@ class NoTimes(Exception):  # noqa: N818
     """The frames do not say when they are shown: read them again, by count."""
 
 
-class Source:
+class FileSource:
     """An open video, to be read once. With `by_count` frames come at its mean rate, as `VideoFile` has it then, too.
 
     BadVideo where it cannot be opened, or passes a limit.
@@ -56,7 +56,7 @@ class Source:
         self.seconds = _stated_seconds(self._file)
         """Length as the file states it, if it does."""
 
-    def __enter__(self) -> Source:
+    def __enter__(self) -> FileSource:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -82,7 +82,7 @@ class Source:
 
 
 class FolderSource:
-    """A folder of images, with the interface of `Source`; they are shown at `FRAMES_A_SECOND`."""
+    """A folder of images, with the interface of `FileSource`; they are shown at `FRAMES_A_SECOND`."""
 
     size = (0, 0)
     rate = Fraction(FRAMES_A_SECOND)
@@ -104,10 +104,10 @@ class FolderSource:
             yield Shown(frame, number * self.tick)
 
 
-def open_source(path: Path, *, by_count: bool, limits: Limits = Limits()) -> Source | FolderSource:
+def open_source(path: Path, *, by_count: bool, limits: Limits = Limits()) -> FileSource | FolderSource:
     """A file or a folder of images, to be read once. BadVideo where it cannot be opened, or passes a limit."""
     images = frame_range_of(path)
-    return Source(path, by_count=by_count, limits=limits) if images is None else FolderSource(images, limits)
+    return FileSource(path, by_count=by_count, limits=limits) if images is None else FolderSource(images, limits)
 
 
 def _stated_seconds(file: Opened) -> float | None:

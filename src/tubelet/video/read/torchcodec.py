@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from tubelet.video.read.byte_range import ByteRangeReader, byte_range_of, file_of
 from tubelet.video.read.errors import BadVideo, damage
-from tubelet.video.read.file import VideoInfo
+from tubelet.video.read.info import VideoInfo, between_at_rate
 from tubelet.video.read.limits import Limits
 from tubelet.video.read.pixels import shrink
-from tubelet.video.read.span import SpanReader, file_of, span_of
 
 
 class TorchcodecFile:
@@ -34,8 +34,8 @@ class TorchcodecFile:
         with damage(path, "cannot be opened as a video"):
             if not stat.S_ISREG(os.stat(file_of(path)).st_mode):
                 raise BadVideo(path, "not a file")
-        span = span_of(path)
-        self._span = None if span is None else SpanReader(span)
+        inside = byte_range_of(path)
+        self._range = None if inside is None else ByteRangeReader(inside)
         self._decoder = self._open(None)
         if len(self) == 0:
             raise BadVideo(path, "no frame can be decoded")
@@ -82,11 +82,17 @@ class TorchcodecFile:
         )
         return found
 
+    def between(self, start_seconds: float, end_seconds: float) -> tuple[int, int]:
+        """The first frame from `start_seconds` on, and the first one from `end_seconds` on, at the mean rate."""
+        if self.info.fps <= 0:
+            raise BadVideo(self.path, "cannot be cut: it states no frame rate")
+        return between_at_rate(self.info.fps, len(self), start_seconds, end_seconds)
+
     def close(self) -> None:
         """Give the file back."""
         del self._decoder
-        if self._span is not None:
-            self._span.close()
+        if self._range is not None:
+            self._range.close()
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -101,10 +107,10 @@ class TorchcodecFile:
         from torchcodec.transforms import Resize
 
         with damage(self.path, "cannot be opened as a video"), _plain_words():
-            if self._span is not None:
-                self._span.seek(0)
+            if self._range is not None:
+                self._range.seek(0)
             return VideoDecoder(
-                self._span or str(self.path),
+                self._range or str(self.path),
                 dimension_order="NHWC",
                 num_ffmpeg_threads=1,
                 device=self._device,

@@ -26,7 +26,7 @@ class Lost:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Advance:
     """How far a piece of work has come, as it says itself."""
 
     amount: float
@@ -38,7 +38,7 @@ def each(
     *,
     workers: int,
     limit_seconds: float,
-) -> Iterator[tuple[int, ResultT | Lost | Progress]]:
+) -> Iterator[tuple[int, ResultT | Lost | Advance]]:
     """(place in `tasks`, result) in the order in which they are done, and progress in between.
 
     `work` runs in `workers` processes, started afresh (spawned); a task that kills its process, or gives no sign for
@@ -116,7 +116,7 @@ class _Worker:
         self.connection.close()
 
     def _hear(self, place: int | None, said: Any) -> tuple[int, Any] | None:
-        if isinstance(said, Progress):
+        if isinstance(said, Advance):
             self.heard = time.monotonic()
         else:
             self.place, self.is_free = None, True
@@ -135,4 +135,4 @@ def _serve(connection: Connection, work: Callable[[Any, Beat], Any]) -> None:
             task = connection.recv()
         except EOFError:
             return
-        connection.send(work(task, lambda amount: connection.send(Progress(amount))))
+        connection.send(work(task, lambda amount: connection.send(Advance(amount))))

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-SPAN_BUFFER_BYTES: Final = 2**18
-"""What FFmpeg asks a span for at once: few requests, should the file be far away."""
-_SPAN: Final = re.compile(r"(?P<file>.+\.tar)#(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL)
+BUFFER_BYTES: Final = 2**18
+"""What FFmpeg asks such a file for at once: few requests, should the file be far away."""
+_RANGE: Final = re.compile(r"(?P<file>.+\.tar)#(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Span:
+class ByteRange:
     """`size` bytes of `file` from `offset` on."""
 
     file: Path
@@ -27,25 +27,25 @@ class Span:
         return self.file.with_name(f"{self.file.name}#{self.offset}+{self.size}")
 
 
-def span_of(path: Path) -> Span | None:
+def byte_range_of(path: Path) -> ByteRange | None:
     """What a path of that form means; None for an ordinary path."""
-    match = _SPAN.fullmatch(str(path))
-    return None if match is None else Span(Path(match["file"]), int(match["offset"]), int(match["size"]))
+    match = _RANGE.fullmatch(str(path))
+    return None if match is None else ByteRange(Path(match["file"]), int(match["offset"]), int(match["size"]))
 
 
 def file_of(path: Path) -> Path:
     """The file that a video is read from: itself, or the one that it lies in."""
-    span = span_of(path)
-    return path if span is None else span.file
+    inside = byte_range_of(path)
+    return path if inside is None else inside.file
 
 
-class SpanReader(io.RawIOBase):
-    """The bytes of a span as a file of their own, to read and seek in."""
+class ByteRangeReader(io.RawIOBase):
+    """The bytes of a range as a file of their own, to read and seek in."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, inside: ByteRange) -> None:
         super().__init__()
-        self._span, self._at = span, 0
-        self._descriptor = os.open(span.file, os.O_RDONLY)
+        self._range, self._at = inside, 0
+        self._file = inside.file.open("rb", buffering=0)
 
     def readable(self) -> bool:
         return True
@@ -57,17 +57,17 @@ class SpanReader(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._span.size}[whence]
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._range.size}[whence]
         self._at = max(start + offset, 0)
         return self._at
 
     def read(self, size: int = -1, /) -> bytes:
-        left = max(self._span.size - self._at, 0)
-        found = os.pread(self._descriptor, left if size < 0 else min(size, left), self._span.offset + self._at)
+        left = max(self._range.size - self._at, 0)
+        self._file.seek(self._range.offset + self._at)
+        found = self._file.read(left if size < 0 else min(size, left))
         self._at += len(found)
         return found
 
     def close(self) -> None:
-        if not self.closed:
-            os.close(self._descriptor)
+        self._file.close()
         super().close()

@@ -1,4 +1,4 @@
-"""The clips of a unit of videos through the model, batch by batch."""
+"""The clips of a work unit through the model, batch by batch."""
 
 from __future__ import annotations
 

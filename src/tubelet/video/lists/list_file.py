@@ -48,7 +48,7 @@ def read_list(source: Path, *, labelled: bool, extensions: Collection[str]) -> l
     if HMDB_LIST.fullmatch(source.name):
         raise ValueError(
             f"{source}: an HMDB51 split is a folder of 51 such files whose numbers mean unused, train, test; "
-            "write a `path label` list with tubelet.video.lists.lists.hmdb51_list"
+            "write a `path label` list with tubelet.video.lists.list_file.hmdb51_list"
         )
     rows = _without_header(lines, extensions)
     return _labelled_entries(source, rows, extensions) if labelled else _unlabelled_entries(rows, extensions)

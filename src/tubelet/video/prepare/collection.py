@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Final
 
 from tubelet.disk.lock import alone_in
+from tubelet.disk.write import move
 from tubelet.video.lists.manifest import VIDEO_EXTENSIONS, Manifest
-from tubelet.video.prepare.record import Journal, Record, SourceState, journal_of
-from tubelet.video.prepare.transcode import Part, Preparation, transcode
+from tubelet.video.prepare.record import PreparationLog, Record, SourceState, open_log
+from tubelet.video.prepare.transcode import Preparation, PreparedFile, transcode
+from tubelet.video.read.byte_range import byte_range_of
 from tubelet.video.read.errors import BadVideo
 from tubelet.video.read.frame_range import frame_range_of, source_state
 from tubelet.video.read.limits import last_resort
-from tubelet.video.read.span import span_of
-from tubelet.video.work.team import Beat, Lost, Progress, each
+from tubelet.video.work.team import Advance, Beat, Lost, each
 
 MEMORY_BYTES: Final = 4 * 2**30
 """What the process of one file may take. A few frames of 8192 x 4320 pixels with 10 bits take 2 GB."""
@@ -27,7 +28,7 @@ TEMPORARY: Final = ".tmp"
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedSource:
     """A source that was not prepared, and why."""
 
     path: Path
@@ -35,7 +36,7 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Task:
+class SourceTask:
     """A source to be done: `name` is what its files are called after, relative to `folder`."""
 
     name: str
@@ -51,43 +52,45 @@ class Collection:
     and `skipped` grow as `work` goes on.
     """
 
-    def __init__(self, manifest: Manifest, out: Path, journal: Journal, *, root: Path, how: Preparation) -> None:
+    def __init__(self, manifest: Manifest, out: Path, log: PreparationLog, *, root: Path, how: Preparation) -> None:
         self.manifest, self.out = manifest, out
-        self._journal = journal
+        self._log = log
         self.names = target_names([video.path for video in manifest.videos], root)
         self.done: dict[str, Record] = {}
-        self.skipped: dict[str, Skipped] = {}
-        self.todo: list[Task] = []
+        self.skipped: dict[str, SkippedSource] = {}
+        self.todo: list[SourceTask] = []
         for name, path in dict(zip(self.names, [video.path for video in manifest.videos], strict=True)).items():
             self._look_at(name, path, how)
         self.done_before = frozenset(self.done)
 
-    def work(self, *, workers: int, limit_seconds: float) -> Iterator[tuple[Task, float | Record | Skipped]]:
+    def work(
+        self, *, workers: int, limit_seconds: float
+    ) -> Iterator[tuple[SourceTask, float | Record | SkippedSource]]:
         """Do what is to be done; yields a task with the share of it that is done, then with what became of it.
 
         A source that kills its process, or is silent for `limit_seconds`, is skipped. OSError where `out` cannot be
         written; what was done until then is kept, and the next time goes on from there.
         """
         for task in self.todo:
-            old = self._journal.get(task.name)
+            old = self._log.get(task.name)
             if old is not None:
-                self._journal.begin(old)
+                self._log.begin(old)
         for place, said in each(self.todo, prepare_one, workers=workers, limit_seconds=limit_seconds):
             task = self.todo[place]
-            if isinstance(said, Progress):
+            if isinstance(said, Advance):
                 yield task, said.amount
             elif isinstance(said, Refused):
                 raise OSError(said.number, said.text, said.path)
             else:
                 yield task, self._note(task, said)
 
-    def _note(self, task: Task, said: tuple[Part, ...] | str | Lost) -> Record | Skipped:
+    def _note(self, task: SourceTask, said: tuple[PreparedFile, ...] | str | Lost) -> Record | SkippedSource:
         if isinstance(said, tuple):
             record = Record(task.name, task.source, task.how, said)
-            self._journal.add(record)
+            self._log.add(record)
             self.done[task.name] = record
             return record
-        skipped = Skipped(task.source.path, said.reason if isinstance(said, Lost) else said)
+        skipped = SkippedSource(task.source.path, said.reason if isinstance(said, Lost) else said)
         self.skipped[task.name] = skipped
         return skipped
 
@@ -96,16 +99,16 @@ class Collection:
             size, changed_ns = source_state(path)
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
-            self.skipped[name] = Skipped(path, "no such file" if missing else str(error.strerror))
+            self.skipped[name] = SkippedSource(path, "no such file" if missing else str(error.strerror))
             return
         source = SourceState(path.absolute(), size, changed_ns)
-        record = self._journal.get(name)
+        record = self._log.get(name)
         if record is not None:
             _check_same_source(self.out, record, source)
             if record.holds(self.out, source, how):
                 self.done[name] = replace(record, source=source)
                 return
-        self.todo.append(Task(name, source, self.out, how))
+        self.todo.append(SourceTask(name, source, self.out, how))
 
 
 @contextmanager
@@ -118,7 +121,7 @@ def open_collection(manifest: Manifest, out: Path, how: Preparation, *, root: Pa
     source = manifest.source
     is_tree = source.is_dir() and manifest.videos[0].path.resolve() != source.resolve()
     start = root or (source if is_tree else source.parent)
-    if any(span_of(video.path) is not None for video in manifest.videos):
+    if any(byte_range_of(video.path) is not None for video in manifest.videos):
         raise ValueError(f"{source}: shards hold prepared videos; give the videos themselves")
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{out}: lies inside {source}; the next time its files would be taken for sources")
@@ -127,8 +130,8 @@ def open_collection(manifest: Manifest, out: Path, how: Preparation, *, root: Pa
         (out / ".lock").touch()
     except OSError as error:
         raise ValueError(f"{out}: the output folder cannot be written ({error.strerror or error})") from error
-    with alone_in(out), journal_of(out) as journal, _temporary(out):
-        yield Collection(manifest, out, journal, root=start, how=how)
+    with alone_in(out), open_log(out) as log, _temporary(out):
+        yield Collection(manifest, out, log, root=start, how=how)
 
 
 def target_names(paths: Sequence[Path], root: Path) -> list[str]:
@@ -195,7 +198,7 @@ class Refused:
     path: str
 
 
-def prepare_one(task: Task, beat: Beat) -> tuple[Part, ...] | str | Refused:
+def prepare_one(task: SourceTask, beat: Beat) -> tuple[PreparedFile, ...] | str | Refused:
     """Prepare one source in this process: its files with paths relative to the folder, or why it was skipped."""
     work = task.folder / TEMPORARY / str(os.getpid())
     work.mkdir(exist_ok=True)
@@ -209,11 +212,11 @@ def prepare_one(task: Task, beat: Beat) -> tuple[Part, ...] | str | Refused:
         return Refused(error.errno or 0, error.strerror or str(error), str(error.filename or task.folder))
 
 
-def _move(task: Task, part: Part, number: int, *, of: int) -> Part:
+def _move(task: SourceTask, part: PreparedFile, number: int, *, of: int) -> PreparedFile:
     relative = Path(f"{task.name}.mp4" if of == 1 else f"{task.name}.part{number:04d}.mp4")
     target = task.folder / relative
     target.parent.mkdir(parents=True, exist_ok=True)
-    part.path.replace(target)
+    move(part.path, target)
     return replace(part, path=relative)
 
 
