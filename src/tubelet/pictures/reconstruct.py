@@ -9,15 +9,15 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Num, UInt8
 from torch import Tensor
 
-from tubelet.masks import draw_mask
+from tubelet.masks import HasMaskRules, choose_decoded, draw_mask
 from tubelet.methods.masked import MaskedMethod
 from tubelet.nn.pixels import all_cubes, join_cubes
 from tubelet.pictures.glyphs import glyphs
 from tubelet.recipe import PretrainRecipe, override
-from tubelet.rng import generator
+from tubelet.rng import generator, step_rng
 from tubelet.targets.frozen import FrozenSpec, FrozenTarget
 from tubelet.targets.hog import Hog, Norm
 from tubelet.targets.pixels import (
@@ -143,8 +143,15 @@ def reconstruct(
     except BadVideo as error:
         raise ValueError(str(error)) from error
     clip = test_crops(frames, recipe.clip.size, 1)
-    mask = draw_mask(recipe, saved.method.grid, generator(seed))
+    mask = mask_of(recipe, saved.method, clip, seed=seed)
     return reconstruct_clip(saved.method, clip, mask, true_statistics=true_statistics)
+
+
+def mask_of(recipe: HasMaskRules, method: MaskedMethod, clip: Num[Tensor, "1 C T H W"], *, seed: int) -> Mask:
+    """The mask of a clip, on its device, by the rules of a recipe and a seed."""
+    drawn = draw_mask(recipe, method.grid, generator(seed)).to(clip.device)
+    with step_rng(seed, 0):
+        return choose_decoded(recipe.decode, drawn, clip, method.cube)
 
 
 @torch.no_grad()

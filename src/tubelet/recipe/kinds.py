@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tubelet.masks import UNEVEN, All, DecodeRule, LossOn, MaskRule, Tube
+from tubelet.masks import All, DecodeRule, LossOn, MaskRule, Tube
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.distillation import Distill
@@ -63,7 +63,7 @@ class PretrainRecipe(Spec):
 
     @model_validator(mode="after")
     def _autoencoder_sees_equally_many(self) -> PretrainRecipe:
-        if isinstance(self.model, MaskedAutoencoderSpec) and isinstance(self.mask, UNEVEN):
+        if isinstance(self.model, MaskedAutoencoderSpec) and self.mask.uneven:
             raise ValueError(
                 f"mask {self.mask.kind} hides another number of tokens in each clip, and a masked_autoencoder must see "
                 "equally many: choose mask=tube, random or frame, or model=masked_predictor"

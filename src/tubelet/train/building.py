@@ -66,7 +66,9 @@ def _shell(value: nn.Parameter) -> nn.Parameter:
 
 
 def build_method(recipe: PretrainRecipe) -> MaskedMethod:
-    """The method with the first weights of the recipe's seed, and its target ready to be asked."""
+    """The method with the first weights of the recipe's seed, its target ready to be asked, and its decode rule."""
     target = live_target(recipe)
     with step_rng(recipe.seed, 0):
-        return recipe.model.build(recipe.clip, target)
+        method = recipe.model.build(recipe.clip, target)
+    method.decode = recipe.decode
+    return method
