@@ -39,7 +39,7 @@ class MaskedMethod(nn.Module):
         split = self.chosen(batch.splits["video"], video)
         prediction = self.predict(video, split)
         target = self.target.rows(video, split.wanted, self.cube)
-        return Output(self.target.loss(prediction, target, split.weight))
+        return Output(*self.target.score(prediction, target, split.weight))
 
     def chosen(self, split: Split, video: Num[Tensor, "B C T H W"]) -> Split:
         """The split with the wanted tokens of these clips, by the decode rule; shapes and weights stay."""

@@ -18,7 +18,7 @@ from tubelet.recipe.data import Data, LabelledData
 from tubelet.recipe.run import FreshHead, Optim, Run, Schedule, StartHead, Views
 from tubelet.spec import ByKind, Spec
 from tubelet.targets.pixels import NormalisedPixels
-from tubelet.targets.unions import TargetSpec
+from tubelet.targets.unions import AnyTarget
 from tubelet.types import ClipShape
 
 
@@ -55,7 +55,7 @@ class PretrainRecipe(Spec):
     mask: MaskRule = Tube(ratio=0.9)
     decode: DecodeRule = All()
     loss_on: LossOn = Field(default="hidden", description="which predicted tokens enter the loss: hidden ones, or all")
-    target: TargetSpec = NormalisedPixels()
+    target: AnyTarget = NormalisedPixels()
     optim: Optim = Optim()
     schedule: Schedule = Schedule()
     run: Run = Run()

@@ -14,7 +14,6 @@ from tubelet.masks import draw_mask
 from tubelet.methods.masked import MaskedMethod
 from tubelet.recipe import PretrainRecipe, reading_of
 from tubelet.rng import generator, step_rng
-from tubelet.targets.frozen import FrozenSpec
 from tubelet.train.building import building, has_weights
 from tubelet.train.checkpoint.folder import latest
 from tubelet.train.distributed.process_group import is_main, joined
@@ -24,7 +23,7 @@ from tubelet.train.loop import fit
 from tubelet.train.optim import parameter_groups
 from tubelet.train.checkpoint.resume import check_apart, prepare
 from tubelet.sets.unlabelled import training_set, unlabelled_sources
-from tubelet.runs.teacher_record import check_teacher, known_target, write_teacher
+from tubelet.runs.teacher_record import check_teacher, known_target, named_teachers, write_teacher
 from tubelet.train.records.watch import SilentWatch, Watch
 from tubelet.weights.start import start_whole
 from tubelet.weights.teachers import live_target
@@ -49,7 +48,7 @@ def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -
             out,
             {
                 "start": recipe.start,
-                "target.teacher": recipe.target.teacher if isinstance(recipe.target, FrozenSpec) else None,
+                **named_teachers(recipe.target),
             },
         )
     with building(recipe.run, goes_on=goes_on):

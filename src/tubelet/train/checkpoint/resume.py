@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,8 @@ FREE: Final = frozenset(
 )
 """Fields that may change between two parts of one run: no number in it depends on them, or, where processes share the
 work in another way or blocks are compiled, by rounding alone. A teacher may have moved: its weights are compared."""
+_PLACE: Final = re.compile(r"\.\d+(?=\.)")
+"""The place of one of several targets in the name of a field."""
 
 
 def prepare(out: Path, *, fresh: bool) -> None:
@@ -108,7 +111,7 @@ def _check_recipe(out: Path, state: Mapping[str, Any], recipe: PretrainRecipe | 
 def changed_fields(before: Mapping[str, Any], recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, tuple[Any, Any]]:
     """Old and new value of each field that differs from a stored recipe, but for the fields `FREE`."""
     old, new = _flat(_completed(before, recipe)), _flat(recipe.model_dump(mode="json"))
-    names = [name for name in sorted(old.keys() | new.keys()) if name not in FREE]
+    names = [name for name in sorted(old.keys() | new.keys()) if _PLACE.sub("", name) not in FREE]
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
 
@@ -127,11 +130,13 @@ def _completed(fields: Mapping[str, Any], recipe: PretrainRecipe | FinetuneRecip
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields by dotted names."""
+    """Nested fields by dotted names; the place in a list of parts is one of them."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+            flat |= _flat({str(place): one for place, one in enumerate(value)}, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
     return flat
