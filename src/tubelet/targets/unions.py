@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_serializer, model_validator
 from torch import Tensor
 
 from tubelet.spec import OneOf, Spec
-from tubelet.targets.base import Asks, Picture, Score
+from tubelet.targets.base import Asks, Picture, Score, TargetBase
 from tubelet.targets.features import Features
 from tubelet.targets.frozen import FrozenTarget, NotReady, without_network
 from tubelet.targets.hog import Hog
@@ -40,7 +40,7 @@ class WeightedTarget(Spec):
     @model_validator(mode="before")
     @classmethod
     def _apart(cls, value: Any) -> Any:
-        if isinstance(value, str):
+        if isinstance(value, str | TargetBase):
             return {"target": value}
         if isinstance(value, dict) and "target" not in value:
             fields = dict(value)
