@@ -26,6 +26,7 @@ from tubelet.plan.measure.real_steps import made_up_job
 from tubelet.recipe import Data, PretrainRecipe
 from tubelet.rng import generator
 from tubelet.runs.pretrain import plan_of
+from tubelet.spec import kinds_of
 from tubelet.types import Batch, Clips, ClipShape, Grid, Mask, Split
 from tubelet.video.augment.augment import Augment, CentreCrop
 from tubelet.video.lists.manifest import VideoRef
@@ -35,11 +36,6 @@ FRAMES, SIZE = 20, 32
 CLIP = ClipShape(frames=8, size=32)
 # A masked predictor, for it takes every mask rule.
 SPEC = MaskedPredictorSpec(encoder=ViTSpec(width=12, depth=1, heads=2, patch=4))
-
-
-def members(union: Any) -> tuple[Any, ...]:
-    """The classes of a union of rules."""
-    return get_args(get_args(union)[0])
 
 
 RECIPES = [
@@ -52,7 +48,7 @@ RECIPES = [
         decode=decode(),
         loss_on=loss_on,
     )
-    for mask, decode, loss_on in product(members(MaskRule), members(DecodeRule), get_args(LossOn))
+    for mask, decode, loss_on in product(kinds_of(MaskRule).values(), kinds_of(DecodeRule).values(), get_args(LossOn))
 ]
 
 
@@ -101,21 +97,26 @@ def test_a_reconstruction_scores_the_tokens_that_training_does(
     recipe: PretrainRecipe, method: MaskedMethod, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = in_training(recipe, method, video)
-    rng, seen = when_a_mask_is_drawn(plan_of(recipe, method)), []
+    rng = when_a_mask_is_drawn(plan_of(recipe, method))
+    seen: list[tuple[Split, torch.Tensor]] = []
 
     def note(method: Any, clip: Any, mask: Mask, **_: Any) -> Any:
-        seen.append(mask.split())
+        seen.append((mask.split(), clip))
         raise InterruptedError
 
+    monkeypatch.setattr(by_command, "generator", lambda *_: deepcopy(rng))
+    monkeypatch.setattr(method, "decode", recipe.decode)
     for module in (by_command, in_python):
-        monkeypatch.setattr(module, "generator", lambda *_: deepcopy(rng))
         monkeypatch.setattr(module, "reconstruct_clip", note)
     with pytest.raises(InterruptedError):
         by_command.reconstruct(video, by_command.SavedAutoencoder(method, recipe, Path("toy")))
     with pytest.raises(InterruptedError):
-        loaded(recipe, method).reconstruct(torch.zeros(3, CLIP.frames, CLIP.size, CLIP.size, dtype=torch.uint8))
+        loaded(recipe, method).reconstruct(
+            torch.randint(0, 256, (3, CLIP.frames, CLIP.size, CLIP.size), dtype=torch.uint8)
+        )
     assert len(seen) == 2
-    assert_same(trained, *seen)
+    for shown, clip in seen:
+        assert_same(method.decode.choose_wanted(trained, clip, method.cube), shown)
     assert trained.hidden is not None
     unseen = trained.hidden.flatten(1).gather(1, trained.wanted).float()
     assert torch.equal(trained.weight, torch.ones_like(unseen) if recipe.loss_on == "decoded" else unseen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import av
 import numpy as np
@@ -24,14 +24,14 @@ from tubelet.pictures.reconstruct import (
     reconstruct_clip,
 )
 from tubelet.recipe import FinetuneRecipe, write_recipe
-from tubelet.spec import Spec
+from tubelet.targets.base import OwnTarget
 from tubelet.targets.hog import Hog, Norm
 from tubelet.targets.pixels import FramePixels, NormalisedPixels, Pixels
-from tubelet.targets.unions import Target, TargetSpec
+from tubelet.targets.unions import TargetSpec
 from tubelet.types import Cube, Grid, Split
 
 
-class Unknown(Spec):
+class Unknown(OwnTarget):
     """A target that there is no picture for."""
 
     kind: Literal["unknown"] = "unknown"
@@ -185,7 +185,7 @@ def test_true_statistics_of_a_target_without_any_are_refused(
 
 def test_a_target_that_cannot_be_drawn_is_refused(clip: torch.Tensor) -> None:
     method = method_of(Hog(cell=4))
-    method.target = cast(Target, Unknown())
+    method.target = Unknown()
     with pytest.raises(ValueError, match="draws pixels and hog, not the target unknown"):
         reconstruct_clip(method, clip, tube_mask())
 

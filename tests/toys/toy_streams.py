@@ -19,7 +19,7 @@ from tubelet.nn.attention import Attention
 from tubelet.nn.block import Block, recompute
 from tubelet.nn.pixels import all_cubes
 from tubelet.rng import generator, step_rng, stream_rng, stream_seed
-from tubelet.targets.base import weighted_squared_error
+from tubelet.targets.base import weighted_mean
 from tubelet.train.job import Job
 from tubelet.train.optim import parameter_groups
 from tubelet.types import Batch, ClipShape, Cube, Output
@@ -90,7 +90,7 @@ class TwoShapes(nn.Module):
             clip = torch.arange(len(tokens)).unsqueeze(1)
             colours = cubes.flatten(3).mean(3)[clip, split.wanted]
             predicted: Tensor = self.head[name](tokens[clip, split.wanted])
-            losses[name] = weighted_squared_error(predicted, colours, split.weight)
+            losses[name] = weighted_mean((predicted - colours).square().mean(-1), split.weight)
             metrics[name] = {
                 "miss": ((predicted.detach() - colours).abs().mean(2) * split.weight).sum() / split.weight.sum()
             }

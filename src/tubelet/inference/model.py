@@ -15,13 +15,11 @@ from torch import Tensor, nn
 
 from tubelet.disk.integrity import tensor_bytes
 from tubelet.inference.pooling import POOLINGS, PoolingName
-from tubelet.masks import draw_mask
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.masked import MaskedMethod
 from tubelet.models.encoders import Encoder
-from tubelet.pictures.reconstruct import Reconstruction, reconstruct_clip
+from tubelet.pictures.reconstruct import Reconstruction, mask_of, reconstruct_clip
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, Run
-from tubelet.rng import generator
 from tubelet.train.distributed.device import autocast, pick_device, pick_precision
 from tubelet.types import ClipShape, Mask
 from tubelet.video.sample import Sampler
@@ -151,8 +149,8 @@ class Model:
         batch = self._batch(clip)
         if len(batch) != 1:
             raise ValueError(f"reconstruct takes one clip, got {len(batch)}")
-        drawn = mask or draw_mask(self.recipe, self.autoencoder.grid, generator(seed))
         with self._computing():
+            drawn = mask or mask_of(self.recipe, self.autoencoder, batch, seed=seed)
             return reconstruct_clip(self.autoencoder, batch, drawn.to(self.device), true_statistics=true_statistics)
 
     @contextmanager

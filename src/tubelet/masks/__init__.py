@@ -1,18 +1,20 @@
 """Which tokens are hidden from the encoder, which the decoder predicts, and which enter the loss: rules, no weights."""
 
-from tubelet.masks.blocks import UNEVEN, BlockTube, Cell, Cube
-from tubelet.masks.decode import All, DecodeRule, FrameDecode, LossOn, RandomDecode, RunningCell, Spared, scored
-from tubelet.masks.draw import DecodedRule, HasMaskRules, HiddenRule, MaskRules, draw_mask
-from tubelet.masks.pick import Ratio
-from tubelet.masks.rules import Frame, MaskRule, Random, Tube
+from tubelet.masks.base import DecodeSpec, LossOn, MaskSpec, Ratio, Spared
+from tubelet.masks.blocks import BlockTube, Cell, Cube
+from tubelet.masks.by_score import Motion, ScoredDecode
+from tubelet.masks.decode import All, FrameDecode, RandomDecode, RunningCell, scored
+from tubelet.masks.draw import DecodedRule, HasMaskRules, HiddenRule, MaskRules, choose_decoded, draw_mask
+from tubelet.masks.rules import Frame, Random, Tube
+from tubelet.masks.unions import DecodeRule, MaskRule
 
 __all__ = [
-    "UNEVEN",
     "All",
     "BlockTube",
     "Cell",
     "Cube",
     "DecodeRule",
+    "DecodeSpec",
     "DecodedRule",
     "Frame",
     "FrameDecode",
@@ -21,12 +23,16 @@ __all__ = [
     "LossOn",
     "MaskRule",
     "MaskRules",
+    "MaskSpec",
+    "Motion",
     "Random",
     "RandomDecode",
     "Ratio",
     "RunningCell",
+    "ScoredDecode",
     "Spared",
     "Tube",
+    "choose_decoded",
     "draw_mask",
     "scored",
 ]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, ClassVar, Final, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 from pydantic import Field
 
-from tubelet.masks.pick import Ratio
-from tubelet.spec import Spec
+from tubelet.masks.base import MaskSpec, Ratio
 from tubelet.types import Grid
 
 Side = Annotated[int, Field(ge=1)]
@@ -21,15 +20,16 @@ ASPECTS: Final = (0.3, 1 / 0.3)
 """Height over width of a block, the least and the most, as in the authors' generators (arXiv:2106.08254)."""
 
 
-class Cube(Spec):
+class Cube(MaskSpec):
     """Blocks in space and time, drawn on cells of tokens until the ratio is near (MaskFeat, arXiv:2112.09133, 3.2).
 
     As the released generator does: a block covers between a fifth and all of the area of a frame, is 1 to t steps long,
     and narrower and lower than the frame. It is taken where it hides something new, and no more than still lacks; when
-    none of 100 fits, that is all. So another number of tokens is hidden in each clip, up to round(ratio * cells), and
-    the middle of the clip more often than its ends.
+    none of 100 fits, that is all. So a different number of tokens is hidden in each clip, up to round(ratio * cells),
+    and the middle of the clip more often than its ends.
     """
 
+    uneven: ClassVar[bool] = True
     kind: Literal["cube"] = "cube"
     ratio: Ratio = 0.4
     cell: Cell = Field(default=(1, 2, 2), description="tokens of a cell: over time, height, width")
@@ -47,7 +47,7 @@ class Cube(Spec):
         return _repeat(_blocks(cells, draw, rng, rule=self, tries=100), self.cell)
 
 
-class BlockTube(Spec):
+class BlockTube(MaskSpec):
     """Blocks of one frame's cells, the same in all frames; of an image the blocks of BEiT (arXiv:2106.08254, alg. 1).
 
     As the released generator of MaskFeat (arXiv:2112.09133, table of mask shapes) does: like `Cube` without time, but a
@@ -55,6 +55,7 @@ class BlockTube(Spec):
     the authors draw on the tokens themselves: `cell: [1, 1, 1]`.
     """
 
+    uneven: ClassVar[bool] = True
     kind: Literal["block_tube"] = "block_tube"
     ratio: Ratio = 0.4
     cell: Cell = Field(default=(1, 2, 2), description="tokens of a cell: over time, height, width")
@@ -72,10 +73,6 @@ class BlockTube(Spec):
 
         hidden = _blocks(frame, draw, rng, rule=self, tries=10, largest=self.largest)
         return _repeat(np.repeat(hidden, cells.t, axis=0), self.cell)
-
-
-UNEVEN: Final = (Cube, BlockTube)
-"""Rules that hide another number of tokens in each clip."""
 
 
 class _Block(NamedTuple):

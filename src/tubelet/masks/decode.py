@@ -1,21 +1,18 @@
-"""Rules of which tokens the decoder predicts, and which of these enter the loss."""
+"""Which tokens the decoder predicts, whatever is in the clip, and which of these enter the loss."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from tubelet.masks.pick import pick
-from tubelet.spec import ByKind, Spec
+from tubelet.masks.base import DecodeSpec, LossOn, Spared, pick
 from tubelet.types import Grid
 
-Spared = Annotated[float, Field(gt=0.0, lt=1.0, description="share of the tokens that is not predicted")]
 
-
-class All(Spec):
+class All(DecodeSpec):
     """The decoder predicts every hidden token and no other (VideoMAE)."""
 
     kind: Literal["all"] = "all"
@@ -27,8 +24,13 @@ class All(Spec):
         del grid, rng
         return hidden.copy()
 
+    def count(self, grid: Grid, hidden_count: int) -> int:
+        """As many as are hidden."""
+        del grid
+        return hidden_count
 
-class RunningCell(Spec):
+
+class RunningCell(DecodeSpec):
     """Cells of 2x2 places whose left-out places run round over time (VideoMAE V2, arXiv:2303.16727, section 3.2).
 
     int(4 * ratio) of the four places are left out: 1, 2 or 3. Each draw is one of four patterns; in four time steps
@@ -51,6 +53,11 @@ class RunningCell(Spec):
         del hidden
         return self.pattern(grid, int(rng.integers(4)))
 
+    def count(self, grid: Grid, hidden_count: int) -> int:
+        """The same in every pattern: each cell keeps equally many places in each time step."""
+        del hidden_count
+        return grid.tokens // 4 * (4 - int(4 * self.ratio))
+
     def pattern(self, grid: Grid, start: int) -> Bool[np.ndarray, "t h w"]:
         """The pattern `start`, 0 to 3. The queue has moved once before the first time step, as the authors'."""
         if grid.h % 2 or grid.w % 2:
@@ -60,7 +67,7 @@ class RunningCell(Spec):
         return np.tile(np.stack(cells), (1, grid.h // 2, grid.w // 2))
 
 
-class FrameDecode(Spec):
+class FrameDecode(DecodeSpec):
     """All tokens of some time steps; int(ratio * t) steps are left out (VideoMAE V2, arXiv:2303.16727, ablation)."""
 
     kind: Literal["frame"] = "frame"
@@ -74,8 +81,13 @@ class FrameDecode(Spec):
         left_out = pick(grid.t, rng, ratio=self.ratio, name=f"decode {self.kind}", verb="leaves out")
         return np.broadcast_to(~left_out.reshape(grid.t, 1, 1), grid).copy()
 
+    def count(self, grid: Grid, hidden_count: int) -> int:
+        """Those of the steps that are left."""
+        del hidden_count
+        return (grid.t - int(self.ratio * grid.t)) * grid.h * grid.w
 
-class RandomDecode(Spec):
+
+class RandomDecode(DecodeSpec):
     """Tokens anywhere; int(ratio * N) are left out (VideoMAE V2, arXiv:2303.16727, ablation)."""
 
     kind: Literal["random"] = "random"
@@ -88,12 +100,10 @@ class RandomDecode(Spec):
         del hidden
         return ~pick(grid.tokens, rng, ratio=self.ratio, name=f"decode {self.kind}", verb="leaves out").reshape(grid)
 
-
-DecodeRule = Annotated[All | RunningCell | FrameDecode | RandomDecode, Field(discriminator="kind"), ByKind]
-"""What the decoder predicts."""
-
-LossOn = Literal["hidden", "decoded"]
-"""Which predicted tokens enter the loss: those that the encoder did not see, or all."""
+    def count(self, grid: Grid, hidden_count: int) -> int:
+        """Those that are left."""
+        del hidden_count
+        return grid.tokens - int(self.ratio * grid.tokens)
 
 
 def scored(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool
 from pydantic import Field
 
-from tubelet.masks.blocks import BlockTube, Cube
-from tubelet.masks.pick import Ratio, pick
-from tubelet.spec import ByKind, Spec
+from tubelet.masks.base import MaskSpec, Ratio, pick
 from tubelet.types import Grid
 
 
-class Tube(Spec):
+class Tube(MaskSpec):
     """One spatial pattern for all frames (VideoMAE, arXiv:2203.12602, section 3.3).
 
     Hides int(ratio * h * w) places, as the authors' generator does: 0.9 of 14x14 is 176 of 196.
@@ -29,7 +27,7 @@ class Tube(Spec):
         return np.repeat(place, grid.t, axis=0)
 
 
-class Random(Spec):
+class Random(MaskSpec):
     """int(ratio * N) tokens anywhere in space and time (MAE-ST, arXiv:2205.09113, section 3.2)."""
 
     kind: Literal["random"] = "random"
@@ -40,7 +38,7 @@ class Random(Spec):
         return pick(grid.tokens, rng, ratio=self.ratio, name=f"mask {self.kind}").reshape(grid)
 
 
-class Frame(Spec):
+class Frame(MaskSpec):
     """Whole time steps, int(ratio * t) of them (VideoMAE, arXiv:2203.12602, table 1b).
 
     The default hides 7 of 8 time steps. Each step is `tubelet` frames long. MaskFeat (arXiv:2112.09133) takes the
@@ -56,7 +54,3 @@ class Frame(Spec):
         count = round(self.ratio * grid.t) if self.count == "nearest" else None
         steps = pick(grid.t, rng, ratio=self.ratio, name=f"mask {self.kind}", count=count).reshape(grid.t, 1, 1)
         return np.broadcast_to(steps, grid).copy()
-
-
-MaskRule = Annotated[Tube | Random | Frame | Cube | BlockTube, Field(discriminator="kind"), ByKind]
-"""What the encoder does not see."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from tubelet.masks import All, DecodedRule
 from tubelet.models.encoders import Encoder
 from tubelet.rng import stream_rng
+from tubelet.targets.base import Score
 from tubelet.targets.unions import Target
 from tubelet.types import VIDEO, Batch, ClipShape, Cube, Grid, Output, Split
 
@@ -15,13 +17,15 @@ class MaskedMethod(nn.Module):
     """A method whose `encoder` hides tokens from itself; a subclass says how it predicts them.
 
     It learns from the stream "video", and from as many others as it is told of (`add_stream`), by the same weights.
+    `decode` chooses the predicted tokens where they follow from what is in the clip; whoever builds the method sets it.
     """
 
     def __init__(self, encoder: Encoder, target: Target) -> None:
         super().__init__()
         self.encoder = encoder
         self.target = target
-        self.other_targets: dict[str, Target] = {}
+        self.decode: DecodedRule = All()
+        self.other_streams: dict[str, tuple[Target, DecodedRule]] = {}
 
     @property
     def grid(self) -> Grid:
@@ -33,7 +37,7 @@ class MaskedMethod(nn.Module):
         """What a token of this grid covers."""
         return self.encoder.spec.cube
 
-    def add_stream(self, name: str, clip: ClipShape, target: Target) -> None:
+    def add_stream(self, name: str, clip: ClipShape, target: Target, decode: DecodedRule = All()) -> None:
         """Learn from a further stream, too. ValueError where its clips or its target do not fit this method."""
         if clip != self.encoder.clip:
             raise ValueError(
@@ -46,20 +50,22 @@ class MaskedMethod(nn.Module):
                 f"streams.{name}.target {target.kind} has {width} numbers a token, and the head of this model predicts "
                 f"{known}: leave the target out, or choose one of the same size"
             )
-        self.other_targets[name] = target
+        self.other_streams[name] = target, decode
 
     def forward(self, batch: Batch) -> Output:
         """Mean loss over the scored tokens of each stream, of which each counts as much, whatever clip it is of."""
-        return Output({name: self._loss(name, batch) for name in batch.clips})
+        scores = {name: self._score(name, batch) for name in batch.clips}
+        return Output({name: one[0] for name, one in scores.items()}, {name: one[1] for name, one in scores.items()})
 
-    def _loss(self, name: str, batch: Batch) -> Float[Tensor, ""]:
-        video, split = batch.clips[name].video, batch.splits[name]
-        target = self.target if name == VIDEO else self.other_targets[name]
+    def _score(self, name: str, batch: Batch) -> Score:
+        video = batch.clips[name].video
+        target, decode = (self.target, self.decode) if name == VIDEO else self.other_streams[name]
         with stream_rng(name):
+            split = decode.choose_wanted(batch.splits[name], video, self.cube)
             prediction = self.predict(video, split)
         known = batch.targets.get(name)
         wanted = target.rows(video, split.wanted, self.cube) if known is None else known
-        return target.loss(prediction, wanted, split.weight)
+        return target.score(prediction, wanted, split.weight)
 
     def predict(self, video: Num[Tensor, "B C T H W"], split: Split) -> Float[Tensor, "B K P"]:
         """Predictions of the wanted tokens. `video` is uint8 or float in 0..255."""

@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Num, UInt8
 from torch import Tensor
 
-from tubelet.masks import draw_mask
+from tubelet.masks import HasMaskRules, choose_decoded, draw_mask
 from tubelet.methods.masked import MaskedMethod
 from tubelet.nn.pixels import all_cubes, join_cubes
 from tubelet.pictures.glyphs import glyphs
 from tubelet.recipe import PretrainRecipe, override
-from tubelet.rng import generator
-from tubelet.targets.frozen import FrozenSpec, FrozenTarget
+from tubelet.rng import generator, step_rng
+from tubelet.targets.base import Picture
 from tubelet.targets.hog import Hog, Norm
-from tubelet.targets.pixels import (
-    FramePixels,
-    NormalisedPixels,
-    Pixels,
-    Statistics,
-    coloured,
-    colours,
-    common_statistics,
-    from_rows,
-    recoloured,
-    statistics,
-    to_cubes,
-)
-from tubelet.targets.unions import Target, TargetSpec
+from tubelet.targets.pixels import PixelTarget, Statistics, colours, to_cubes
+from tubelet.targets.unions import Target
 from tubelet.types import Cube, Grid, Mask, Split
 from tubelet.video.augment.crops import test_crops
 from tubelet.video.lists.manifest import refuse_image
@@ -50,7 +39,7 @@ GLYPH_PIXELS: Final = 16
 """Smallest cell in which lines can be told apart."""
 FAINT: Final = 0.35
 FULL: Final[dict[Norm, float]] = {"cell": 1.0, "block2": 0.5, "block2_clipped": 0.5, "none": 1.0}
-"""What is drawn white, whatever the clip: an edge alone in its cell, in each cell of a block, of `hog.DEVIATION`."""
+"""What is drawn white, whatever the clip: an edge alone in its cell, in each cell of a block, of `hog.STD`."""
 EDGE_BINS: Final = 18
 """Where there are more, the votes of an edge are in several, each of which is smaller by the root of how many."""
 
@@ -106,7 +95,7 @@ def load_autoencoder(run: Path, changes: list[str] | None = None) -> SavedAutoen
             f"{run}: a {imported.recipe.kind} model has no decoder; give the pre-training run it started from"
         )
     recipe = override(imported.recipe, changes or [])
-    if isinstance(recipe.target, FrozenSpec):
+    if recipe.target.picture is None:
         raise ValueError(f"{run}: {cannot_draw(recipe.target.kind)}")
     changed = dataclasses.replace(imported, recipe=recipe)
     method = changed.build_predictor() if imported.predicts else changed.build_autoencoder()
@@ -121,9 +110,9 @@ def cannot_draw(kind: str) -> str:
     )
 
 
-def takes_statistics(target: TargetSpec | Target) -> bool:
+def takes_statistics(target: Target) -> bool:
     """Whether a prediction lacks the colours of its cube, so that `true_statistics` has something to do."""
-    return isinstance(target, NormalisedPixels | FramePixels)
+    return target.lacks_colours
 
 
 def reconstruct(
@@ -143,8 +132,15 @@ def reconstruct(
     except BadVideo as error:
         raise ValueError(str(error)) from error
     clip = test_crops(frames, recipe.clip.size, 1)
-    mask = draw_mask(recipe, saved.method.grid, generator(seed))
+    mask = mask_of(recipe, saved.method, clip, seed=seed)
     return reconstruct_clip(saved.method, clip, mask, true_statistics=true_statistics)
+
+
+def mask_of(recipe: HasMaskRules, method: MaskedMethod, clip: Num[Tensor, "1 C T H W"], *, seed: int) -> Mask:
+    """The mask of a clip, on its device, by the rules of a recipe and a seed."""
+    drawn = draw_mask(recipe, method.grid, generator(seed)).to(clip.device)
+    with step_rng(seed, 0):
+        return choose_decoded(recipe.decode, drawn, clip, method.cube)
 
 
 @torch.no_grad()
@@ -153,23 +149,21 @@ def reconstruct_clip(
 ) -> Reconstruction:
     """Predict the wanted cubes of one clip and paint them; seen cubes stay as they are, others are grey.
 
-    A normalised prediction says nothing of a cube's mean and deviation. They come from the nearest seen cubes, so the
+    A normalised prediction says nothing of a cube's mean and std. They come from the nearest seen cubes, so the
     picture holds nothing that the model did not see; `true_statistics` takes those of the hidden cube itself, as the
     authors' script does, which looks better than the model is. Of `Hog` both truth and prediction are drawn as lines,
     and everything is enlarged. ValueError for a target that cannot be drawn, and for `true_statistics` of one that
     takes none.
     """
-    if isinstance(method.target, FrozenTarget):
-        raise ValueError(cannot_draw(method.target.kind))
-    if true_statistics and not takes_statistics(method.target):
-        raise ValueError(f"true_statistics gives colours to normalised pixels, not to the target {method.target.kind}")
+    target = method.target.shown
+    if target.picture is None:
+        raise ValueError(cannot_draw(target.kind))
+    if true_statistics and not target.lacks_colours:
+        raise ValueError(f"true_statistics gives colours to normalised pixels, not to the target {target.kind}")
     cube, grid, split = method.cube, method.grid, mask.split()
-    predicted = method.predict(clip, split)
-    loss = method.target.loss(predicted, method.target.rows(clip, split.wanted, cube), split.weight)
-    if isinstance(method.target, Hog):
-        drawn = _lines(method.target, clip, mask, predicted.float(), cube=cube)
-    else:
-        drawn = _pixels(method, clip, mask, predicted, true_statistics=true_statistics)
+    predicted = method.predict(clip, split)[..., method.target.shown_columns]
+    loss = target.loss(predicted, target.rows(clip, split.wanted, cube), split.weight)
+    drawn = PAINTERS[target.picture](_Scene(target, clip, mask, cube, grid, true_statistics), predicted)
     each = clip.shape[2] // len(drawn.frames)
     return Reconstruction(
         original=_enlarged(_frames(clip.float()), drawn.factor),
@@ -195,40 +189,40 @@ def nearest_seen(split: Split, grid: Grid) -> tuple[Int[Tensor, "K near"], Float
     return rows, (weight / weight.sum(1, keepdim=True)).float()
 
 
-def _pixels(
-    method: MaskedMethod,
-    clip: UInt8[Tensor, "1 C T H W"],
-    mask: Mask,
-    predicted: Float[Tensor, "1 K P"],
-    *,
-    true_statistics: bool,
-) -> _Drawn:
-    cube, target, frames = method.cube, method.target, range(clip.shape[2])
-    if isinstance(target, FramePixels):
-        frames = frames[:: cube.frames]
-        clip, cube = clip[:, :, :: cube.frames], cube._replace(frames=1)
-    note = FROM_TRUTH if true_statistics else FROM_SEEN
-    if isinstance(target, NormalisedPixels | FramePixels):
-        given = _statistics(target, clip, mask.split(), cube, grid=None if true_statistics else method.grid)
-        pixels = (recoloured if isinstance(target, FramePixels) else coloured)(predicted, given)
-    elif isinstance(target, Pixels):
-        pixels, note = from_rows(predicted, channels=3) * 255.0, AS_PREDICTED
-    else:
-        raise ValueError(cannot_draw(target.kind))
-    painted = _paint(_with_grey(clip, mask, cube), to_cubes(pixels, cube), mask)
-    return _Drawn(_frames(join_cubes(painted, method.grid)), note, frames)
+class _Scene(NamedTuple):
+    """What a prediction is drawn into: the clip, what was hidden of it, and the grid of its cubes."""
+
+    target: Any
+    clip: UInt8[Tensor, "1 C T H W"]
+    mask: Mask
+    cube: Cube
+    grid: Grid
+    true_statistics: bool
 
 
-def _lines(
-    target: Hog, clip: UInt8[Tensor, "1 C T H W"], mask: Mask, predicted: Float[Tensor, "1 K P"], *, cube: Cube
-) -> _Drawn:
+def _pixels(scene: _Scene, predicted: Float[Tensor, "1 K P"]) -> _Drawn:
+    """Pixels in their places; where a prediction lacks colours, they are found first."""
+    target: PixelTarget = scene.target
+    cube, mask = target.drawn(scene.cube), scene.mask
+    frames = range(scene.clip.shape[2])[:: scene.cube.frames // cube.frames]
+    clip = scene.clip[:, :, :: frames.step]
+    note, given = AS_PREDICTED, None
+    if target.lacks_colours:
+        note = FROM_TRUTH if scene.true_statistics else FROM_SEEN
+        given = _statistics(target, clip, mask.split(), cube, grid=None if scene.true_statistics else scene.grid)
+    painted = _paint(_with_grey(clip, mask, cube), to_cubes(target.coloured(predicted, given), cube), mask)
+    return _Drawn(_frames(join_cubes(painted, scene.grid)), note, frames)
+
+
+def _lines(scene: _Scene, predicted: Float[Tensor, "1 K P"]) -> _Drawn:
     """Truth and prediction in the same light. Hidden cubes that nothing was predicted for stay black."""
-    grid = Grid(*mask.hidden.shape[1:])
+    target: Hog = scene.target
+    clip, mask, cube, grid = scene.clip, scene.mask, scene.cube, scene.grid
     everything = torch.arange(grid.tokens, device=clip.device).unsqueeze(0)
     hidden = mask.hidden.flatten(1).unsqueeze(2)
     full = FULL[target.norm] * min(1.0, (EDGE_BINS / target.bins) ** 0.5)
     true = target.rows(clip, everything, cube) * torch.where(hidden, 1.0, FAINT)
-    filled = _paint(torch.where(hidden, 0.0, true), predicted, mask)
+    filled = _paint(torch.where(hidden, 0.0, true), predicted.float(), mask)
     factor = -(-GLYPH_PIXELS // target.cell)
     truth, picture = (
         np.concatenate(
@@ -242,12 +236,16 @@ def _lines(
     return _Drawn(picture, AS_LINES, target.numbers(clip.shape[2], cube), truth, factor)
 
 
+PAINTERS: Final[dict[Picture, Callable[[_Scene, Tensor], _Drawn]]] = {"pixels": _pixels, "lines": _lines}
+"""How each kind of picture is drawn: of a `PixelTarget`, and of a target with the methods of `Hog`."""
+
+
 def _enlarged(frames: UInt8[np.ndarray, "T H W 3"], factor: int) -> UInt8[np.ndarray, "T _ _ 3"]:
     return frames.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def _statistics(
-    target: NormalisedPixels | FramePixels,
+    target: PixelTarget,
     clip: UInt8[Tensor, "1 C T H W"],
     split: Split,
     cube: Cube,
@@ -255,14 +253,14 @@ def _statistics(
     grid: Grid | None,
 ) -> Statistics:
     """Of the wanted cubes: from the nearest seen ones in this grid, or the true ones where there is no grid."""
-    taken = common_statistics if isinstance(target, FramePixels) else statistics
     if grid is None:
-        return taken(colours(clip, split.wanted, cube))
+        return target.statistics(colours(clip, split.wanted, cube))
     rows, weight = nearest_seen(split, grid)
-    mean, deviation = (
-        (part[0][rows] * weight[..., None, None]).sum(1)[None] for part in taken(colours(clip, split.seen, cube))
+    mean, std = (
+        (part[0][rows] * weight[..., None, None]).sum(1)[None]
+        for part in target.statistics(colours(clip, split.seen, cube))
     )
-    return Statistics(mean, deviation)
+    return Statistics(mean, std)
 
 
 def _with_grey(clip: UInt8[Tensor, "1 C T H W"], mask: Mask, cube: Cube) -> Float[Tensor, "1 N C f p q"]:

@@ -24,7 +24,6 @@ from tubelet.plan.measure.real_steps import MEMORY_STEPS, Rehearsed, rehearse
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.sets.unlabelled import videos_of_epoch
 from tubelet.spec import replace
-from tubelet.targets.frozen import FrozenSpec
 from tubelet.weights.read import read_model
 from tubelet.weights.teachers import planned_target
 
@@ -236,9 +235,9 @@ def teacher_notes(recipe: FinetuneRecipe) -> list[str]:
 
 def target_notes(recipe: PretrainRecipe) -> list[str]:
     """A line for the user where a frozen network gives the targets."""
-    if not isinstance(recipe.target, FrozenSpec):
-        return []
     return [
-        f"the network that gives the targets ({recipe.target.teacher}) is in no number here but those of real steps; "
+        f"the network that gives the targets ({spec.teacher}) is in no number here but those of real steps; "
         "each device holds it whole"
+        for spec in recipe.target.specs
+        if spec.asks is not None
     ]

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tubelet.masks import DecodeRule, LossOn, MaskRule
 from tubelet.spec import Spec
-from tubelet.targets.unions import TargetSpec
+from tubelet.targets.unions import AnyTarget
 from tubelet.types import VIDEO, ClipShape
 from tubelet.video.augment.augment import Augment, MultiScaleCrop, RandomResizedCrop
 from tubelet.video.read.decoders import Decoder, Reading
@@ -63,7 +63,7 @@ class Stream(Spec):
     mask: MaskRule | None = None
     decode: DecodeRule | None = None
     loss_on: LossOn | None = None
-    target: TargetSpec | None = None
+    target: AnyTarget | None = None
 
     @model_validator(mode="after")
     def _has_videos(self) -> Stream:

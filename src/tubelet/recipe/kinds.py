@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tubelet.masks import UNEVEN, All, DecodeRule, LossOn, MaskRule, Tube
+from tubelet.masks import All, DecodeRule, LossOn, MaskRule, Tube
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.distillation import Distill
@@ -18,7 +18,7 @@ from tubelet.recipe.data import Data, LabelledData, Streams
 from tubelet.recipe.run import FreshHead, Optim, Run, Schedule, StartHead, Views
 from tubelet.spec import ByKind, Spec
 from tubelet.targets.pixels import NormalisedPixels
-from tubelet.targets.unions import TargetSpec
+from tubelet.targets.unions import AnyTarget
 from tubelet.types import ClipShape
 
 
@@ -48,7 +48,7 @@ class PretrainRecipe(Spec):
     mask: MaskRule = Tube(ratio=0.9)
     decode: DecodeRule = All()
     loss_on: LossOn = Field(default="hidden", description="which predicted tokens enter the loss: hidden ones, or all")
-    target: TargetSpec = NormalisedPixels()
+    target: AnyTarget = NormalisedPixels()
     optim: Optim = Optim()
     schedule: Schedule = Schedule()
     run: Run = Run()
@@ -57,7 +57,7 @@ class PretrainRecipe(Spec):
 
     @model_validator(mode="after")
     def _autoencoder_sees_equally_many(self) -> PretrainRecipe:
-        if isinstance(self.model, MaskedAutoencoderSpec) and isinstance(self.mask, UNEVEN):
+        if isinstance(self.model, MaskedAutoencoderSpec) and self.mask.uneven:
             raise ValueError(
                 f"mask {self.mask.kind} hides another number of tokens in each clip, and a masked_autoencoder must see "
                 "equally many: choose mask=tube, random or frame, or model=masked_predictor"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tubelet.spec import ByKind, Spec
+from tubelet.spec import OneOf, Spec
 
 
 class Optim(Spec):
@@ -78,5 +78,5 @@ class SameClasses(Spec):
     renames: str | None = Field(default=None, description="csv of names that differ: name here, name in the start")
 
 
-StartHead = Annotated[FreshHead | SameClasses, Field(discriminator="kind"), ByKind]
+StartHead = Annotated[FreshHead | SameClasses, OneOf()]
 """Either of them, read from data by its `kind`."""

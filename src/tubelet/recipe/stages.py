@@ -6,13 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
-from tubelet.methods.distillation import Distill
 from tubelet.recipe.kinds import FinetuneRecipe, PretrainRecipe
 from tubelet.recipe.progressive import ALL, OneRun, ProgressiveRecipe, Stage
 from tubelet.recipe.text import override
 from tubelet.spec import Spec, did_you_mean, replace
-from tubelet.targets.features import Features
-from tubelet.targets.pseudo_labels import PseudoLabels
 
 
 def change_stages(recipe: ProgressiveRecipe, changes: Sequence[str]) -> ProgressiveRecipe:
@@ -91,23 +88,25 @@ def _check_teacher(recipe: ProgressiveRecipe, place: int) -> None:
         return
     before, own = recipe.stages[teacher], recipe.stages[place].filled
     where = f"stage {recipe.stages[place].name!r}"
-    asks: Distill | Features | PseudoLabels
     if isinstance(own, FinetuneRecipe):
         if own.distill is None:
             raise ValueError(
                 f"{where} has a teacher, stage {before.name!r}, but does not distil: set distill={{}} in it"
             )
-        asks = own.distill
-    elif isinstance(own.target, Features | PseudoLabels):
-        asks = own.target
+        named, takes_classes = [own.distill.teacher], True
     else:
-        raise ValueError(
-            f"{where} has a teacher, stage {before.name!r}, but its target {own.target.kind} asks no stage: "
-            "set target=features or target=pseudo_labels"
-        )
-    if asks.teacher is not None:
-        raise ValueError(f"{where} learns from stage {before.name!r}, and its recipe from {asks.teacher}; take one out")
-    if not isinstance(asks, Features) and not isinstance(before.filled, FinetuneRecipe):
+        learning = [spec for spec in own.target.specs if spec.asks in ("features", "classes")]
+        if not learning:
+            kinds = " + ".join(spec.kind for spec in own.target.specs)
+            raise ValueError(
+                f"{where} has a teacher, stage {before.name!r}, but its target {kinds} asks no stage: "
+                "set target=features or target=pseudo_labels"
+            )
+        named = [spec.teacher for spec in learning]
+        takes_classes = any(spec.asks == "classes" and spec.teacher is None for spec in learning)
+    if None not in named:
+        raise ValueError(f"{where} learns from stage {before.name!r}, and its recipe from {named[0]}; take one out")
+    if takes_classes and not isinstance(before.filled, FinetuneRecipe):
         raise ValueError(f"{where} learns classes, but {before.name!r}, its teacher, pre-trains and has none")
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tubelet.masks import UNEVEN, DecodeRule, LossOn, MaskRule
+from tubelet.masks import DecodeRule, LossOn, MaskRule
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.recipe.data import Data, Stream
 from tubelet.recipe.kinds import PretrainRecipe
 from tubelet.rng import stream_seed
-from tubelet.targets.unions import TargetSpec
+from tubelet.targets.unions import AnyTarget
 from tubelet.types import VIDEO, ClipShape
 
 
@@ -27,7 +27,7 @@ class StreamRecipe:
     mask: MaskRule
     decode: DecodeRule
     loss_on: LossOn
-    target: TargetSpec
+    target: AnyTarget
     batch_size: int
     weight: float = 1.0
 
@@ -50,7 +50,7 @@ def streams_of(recipe: PretrainRecipe) -> tuple[StreamRecipe, ...]:
 
 def _further(name: str, stream: Stream, recipe: PretrainRecipe) -> StreamRecipe:
     mask = stream.mask or recipe.mask
-    if isinstance(recipe.model, MaskedAutoencoderSpec) and isinstance(mask, UNEVEN):
+    if isinstance(recipe.model, MaskedAutoencoderSpec) and mask.uneven:
         raise ValueError(
             f"streams.{name}.mask {mask.kind} hides a different number of tokens in each clip, and a "
             "masked_autoencoder must see equally many: choose mask tube, random or frame, or model=masked_predictor"

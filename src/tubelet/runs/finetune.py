@@ -70,11 +70,11 @@ def _finetune(recipe: FinetuneRecipe, out: Path, watch: Watch, *, fresh: bool) -
     method = method_of(classifier, recipe, taught)
     if goes_on:
         _check_names(out, names)
-        check_teacher(out, taught)
+        check_teacher(out, () if taught is None else (taught,))
     dataset, mixture = sets.dataset(recipe, watch.say)
     prepare(out, fresh=fresh)  # after all that can be refused, for `fresh` removes what was there
     write_class_names(out, names)
-    write_teacher(out, taught)
+    write_teacher(out, () if taught is None else (taught,))
     _tell_few_steps(recipe, sets, watch)
     job = Job(
         recipe=recipe,

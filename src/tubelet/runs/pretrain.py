@@ -13,7 +13,7 @@ from tubelet.methods.masked import MaskedMethod
 from tubelet.recipe import PretrainRecipe, StreamRecipe, reading_of, streams_of
 from tubelet.rng import generator, step_rng
 from tubelet.plan.count.peaks import throughput_scale_of
-from tubelet.runs.teacher_record import check_teacher, known_target, write_teacher
+from tubelet.runs.teacher_record import check_teacher, known_target, named_teachers, write_teacher
 from tubelet.sets.unlabelled import training_set, unlabelled_sources
 from tubelet.targets.frozen import FrozenSpec
 from tubelet.train.building import build_method, building, has_weights
@@ -47,7 +47,7 @@ def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -
             out,
             {
                 "start": recipe.start,
-                "target.teacher": recipe.target.teacher if isinstance(recipe.target, FrozenSpec) else None,
+                **named_teachers(recipe.target),
             },
         )
     with building(recipe.run, goes_on=goes_on):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -13,8 +14,7 @@ from torch import Tensor
 from tubelet.disk.integrity import tensor_bytes
 from tubelet.disk.layout import TEACHER_FILE
 from tubelet.disk.write import write_text
-from tubelet.targets.frozen import FrozenTarget
-from tubelet.targets.unions import Target
+from tubelet.targets.unions import AnyTarget, Target
 from tubelet.train.distributed.process_group import on_main
 from tubelet.train.records.watch import Watch
 
@@ -28,37 +28,59 @@ class TeacherRecord:
     option: str
 
 
-def known_target(target: Target, watch: Watch) -> TeacherRecord | None:
-    """The network that a target asks, None where it asks none; the user is told of it. All ranks call this."""
-    if not isinstance(target, FrozenTarget):
-        return None
-    for note in target.notes:
-        watch.say(note)
-    return TeacherRecord(target.file, on_main(lambda: digest(target.network.state_dict())), "target.teacher")
+def known_target(target: Target, watch: Watch) -> tuple[TeacherRecord, ...]:
+    """The networks that a target asks; the user is told of each. All ranks call this."""
+    found = []
+    for one in target.networks:
+        for note in one.notes:
+            watch.say(note)
+        sha256 = on_main(partial(digest, one.network.state_dict()))
+        found.append(TeacherRecord(one.file, sha256, "target.teacher"))
+    return tuple(found)
 
 
-def check_teacher(out: Path, taught: TeacherRecord | None) -> None:
-    """ValueError where the run at `out` was begun with a teacher of other weights. Where they lie does not matter."""
+def named_teachers(target: AnyTarget) -> dict[str, str | None]:
+    """The paths that a recipe gives of its teachers, by the field that names each."""
+    specs = target.specs
+    fields = ["target.teacher"] if len(specs) == 1 else [f"target[{place}].teacher" for place in range(len(specs))]
+    return {field: spec.teacher for field, spec in zip(fields, specs, strict=True)}
+
+
+def check_teacher(out: Path, taught: Sequence[TeacherRecord]) -> None:
+    """ValueError where the run at `out` was begun with teachers of other weights. Where they lie does not matter."""
     path = out / TEACHER_FILE
-    if taught is None or not path.is_file():
+    if not taught or not path.is_file():
         return
+    before = _recorded(path)
+    if len(before) != len(taught):
+        raise ValueError(
+            f"{path}: the run there was begun with {len(before)} teachers, and this recipe has {len(taught)}; "
+            "start again with --fresh or another --out"
+        )
+    for sha256, one in zip(before, taught, strict=True):
+        if sha256 != one.sha256:
+            raise ValueError(
+                f"{path}: the run there was begun with another teacher than {one.file}; give that one with "
+                f"{one.option}, or start again with --fresh or another --out"
+            )
+
+
+def write_teacher(out: Path, taught: Sequence[TeacherRecord]) -> None:
+    """Write down in the run folder which teachers it has: one mapping for one, a list for several."""
+    if not taught:
+        return
+    facts = [{"file": str(one.file), "sha256": one.sha256} for one in taught]
+    text = json.dumps(facts[0] if len(facts) == 1 else facts, indent=1) + "\n"
+    on_main(lambda: write_text(out / TEACHER_FILE, text))
+
+
+def _recorded(path: Path) -> list[str]:
+    """The sums of the teachers that a run began with, in the order of its recipe."""
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))["sha256"]
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return [str(one["sha256"]) for one in (found if isinstance(found, list) else [found])]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged; put it back, or start again with --fresh") from error
-    if before != taught.sha256:
-        raise ValueError(
-            f"{path}: the run there was begun with another teacher than {taught.file}; give that one with "
-            f"{taught.option}, or start again with --fresh or another --out"
-        )
-
-
-def write_teacher(out: Path, taught: TeacherRecord | None) -> None:
-    """Write down in the run folder which teacher it has."""
-    if taught is None:
-        return
-    text = json.dumps({"file": str(taught.file), "sha256": taught.sha256}, indent=1) + "\n"
-    on_main(lambda: write_text(out / TEACHER_FILE, text))
 
 
 def digest(state: Mapping[str, Tensor]) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tubelet.targets.base import weighted_mean, weighted_squared_error
+from tubelet.targets.base import Asks, NumbersTarget
 from tubelet.targets.frozen import FrozenSpec, of_tokens
 
 
-class Features(FrozenSpec):
+class Features(NumbersTarget, FrozenSpec):
     """A frozen teacher's features of each token, L2-normalised, by squared error (arXiv:2112.09133, section 3.2).
 
     The teacher is a video model that tubelet reads, with a token for each of ours, or an image ViT of Hugging Face,
@@ -21,11 +21,11 @@ class Features(FrozenSpec):
     describes by default, so both say something of the same picture; "all" costs as many passes as a tubelet has frames.
     """
 
+    asks: ClassVar[Asks] = "features"
     kind: Literal["features"] = "features"
     normalise: Literal["l2", "layer", "none"] = Field(
         default="l2", description="each feature over its length; or minus mean, over deviation; or as it is"
     )
-    error: Literal["squared", "cosine"] = Field(default="squared", description="cosine: 1 - cosine")
     frames: Literal["first", "centre", "all"] = Field(
         default="first", description="of a tubelet, that an image teacher sees; the centre of 2 is the second"
     )
@@ -42,11 +42,3 @@ class Features(FrozenSpec):
         if self.normalise == "l2":
             return F.normalize(features, dim=-1)
         return features if self.normalise == "none" else F.layer_norm(features, features.shape[-1:])
-
-    def loss(
-        self, prediction: Float[Tensor, "B K D"], target: Float[Tensor, "B K D"], weight: Float[Tensor, "B K"]
-    ) -> Float[Tensor, ""]:
-        """Mean over tokens by weight of the squared error, itself a mean over D, or of 1 - cosine."""
-        if self.error == "squared":
-            return weighted_squared_error(prediction, target, weight)
-        return weighted_mean(1.0 - F.cosine_similarity(prediction.float(), target, dim=-1), weight)

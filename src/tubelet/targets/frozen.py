@@ -5,8 +5,9 @@ A recipe names the network (`FrozenSpec`); whoever reads files makes an `FrozenT
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -14,25 +15,22 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tubelet.nn.frozen import Frozen
-from tubelet.spec import Spec
+from tubelet.spec import Spec, replace
+from tubelet.targets.base import Asks, Picture, Score, TargetBase
 from tubelet.types import ClipShape, Cube
 
+FrozenT = TypeVar("FrozenT", bound="FrozenSpec")
 
-class FrozenSpec(Spec):
-    """What a recipe says of such a target. It has no rows of its own: they are asked of the network."""
+
+class NotReady(Spec):
+    """What a recipe says of targets that cannot be asked before `ready`, for which their networks are read."""
 
     kind: str
-    teacher: str | None = Field(default=None, description="network that gives the targets: a run, a file, a folder")
 
-    def select(self, answer: Num[Tensor, "B ..."], wanted: Int[Tensor, "B K"]) -> Num[Tensor, "B K ..."]:
-        """Targets of the wanted tokens from what the network says of a batch."""
-        raise NotImplementedError
-
-    def loss(
-        self, prediction: Float[Tensor, "B K P"], target: Num[Tensor, "B K ..."], weight: Float[Tensor, "B K"]
-    ) -> Float[Tensor, ""]:
-        """How far off, mean over tokens by weight; float32 under autocast too."""
-        raise NotImplementedError
+    @property
+    def networks(self) -> tuple[()]:
+        """None yet."""
+        return ()
 
     def width(self, cube: Cube) -> int:
         """ValueError: only its network knows."""
@@ -49,6 +47,29 @@ class FrozenSpec(Spec):
     def _unread(self, *unused: object) -> NoReturn:
         del unused
         raise ValueError(f"target {self.kind}: its network was not read (tubelet.weights.teachers reads it)")
+
+
+class FrozenSpec(NotReady, TargetBase):
+    """What a recipe says of such a target. It has no rows of its own: they are asked of the network.
+
+    A subclass has `kind`, `asks`, `select` and `loss`.
+    """
+
+    asks: ClassVar[Asks]
+    teacher: str | None = Field(default=None, description="network that gives the targets: a run, a file, a folder")
+
+    def with_teacher(self: FrozenT, teacher: str) -> FrozenT:
+        """A copy that asks this teacher, unless it names one already, or asks for what no run of ours has."""
+        return self if self.teacher is not None or self.asks == "ids" else replace(self, teacher=teacher)
+
+    def ready(self, read: Callable[[Any], FrozenTarget], cube: Cube) -> FrozenTarget:
+        """What `read` makes of it."""
+        del cube
+        return read(self)
+
+    def select(self, answer: Num[Tensor, "B ..."], wanted: Int[Tensor, "B K"]) -> Num[Tensor, "B K ..."]:
+        """Targets of the wanted tokens from what the network says of a batch."""
+        raise NotImplementedError
 
 
 class FrozenTarget(Frozen):
@@ -71,6 +92,41 @@ class FrozenTarget(Frozen):
     def kind(self) -> str:
         """As the recipe names it."""
         return self.spec.kind
+
+    @property
+    def teacher(self) -> str | None:
+        """Where its network was read, as the recipe says it."""
+        return self.spec.teacher
+
+    @property
+    def picture(self) -> Picture | None:
+        """As the spec says."""
+        return self.spec.picture
+
+    @property
+    def lacks_colours(self) -> bool:
+        """As the spec says."""
+        return self.spec.lacks_colours
+
+    @property
+    def has_ids(self) -> bool:
+        """As the spec says."""
+        return self.spec.has_ids
+
+    @property
+    def networks(self) -> tuple[FrozenTarget, ...]:
+        """Itself."""
+        return (self,)
+
+    @property
+    def shown(self) -> FrozenTarget:
+        """Itself."""
+        return self
+
+    @property
+    def shown_columns(self) -> slice:
+        """All."""
+        return slice(None)
 
     def width(self, cube: Cube) -> int:
         """Numbers that a model predicts for a token; the network was read for this cube."""
@@ -96,6 +152,12 @@ class FrozenTarget(Frozen):
     ) -> Float[Tensor, ""]:
         """As the spec says; a mean over tokens by weight."""
         return self.spec.loss(prediction, target, weight)
+
+    def score(
+        self, prediction: Float[Tensor, "B K P"], target: Num[Tensor, "B K ..."], weight: Float[Tensor, "B K"]
+    ) -> Score:
+        """The loss, and nothing beside it."""
+        return self.spec.score(prediction, target, weight)
 
 
 class MissingTeacher(nn.Module):

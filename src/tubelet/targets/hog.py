@@ -6,7 +6,7 @@ Shape letters: f frames, r s cells down and across, a b pixels down and across o
 from __future__ import annotations
 
 import math
-from typing import Final, Literal, NamedTuple
+from typing import ClassVar, Final, Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tubelet.nn.pixels import WORD_BYTES, grid_of
-from tubelet.targets.base import OwnTarget
+from tubelet.targets.base import OwnTarget, Picture
 from tubelet.types import ClipShape, Cube, Grid
 
 EPS: Final = 1e-12
 """Smallest length that a histogram is divided by: a flat cell stays zero."""
 CLIP: Final = 0.2
 """Of Dalal and Triggs's clipped norm (CVPR 2005, section 6.4)."""
-DEVIATION: Final = 255 * 0.225
+STD: Final = 255 * 0.225
 """What MaskFeat divides pixels by: the unit of histograms without norm."""
 TINY: Final = 1e-30
 """Added to gradients down, so that a quotient is never 0 / 0."""
@@ -55,13 +55,14 @@ class Hog(OwnTarget):
 
     `norm`: "cell" divides each histogram by its L2 norm, per colour. "block2" takes that norm over 2 x 2 neighbouring
     cells, "block2_clipped" also cuts the result at 0.2 and divides once more (Dalal and Triggs's L2-Hys); blocks do
-    not overlap and lie within tokens. "none" is the mean vote of a pixel, pixels over their deviation of 0.225.
+    not overlap and lie within tokens. "none" is the mean vote of a pixel, pixels over their std of 0.225.
 
     The authors' layer sees frames minus 0.45, over 0.225. With a norm neither changes anything, so here are pixels as
     they are. Gradients of bytes are whole numbers: a flat cell is exactly zero, where theirs may be a rounding residue
     blown up to length 1.
     """
 
+    picture: ClassVar[Picture | None] = "lines"
     kind: Literal["hog"] = "hog"
     bins: int = Field(default=9, ge=2, description="directions that 180 degrees are cut into")
     cell: int = Field(default=8, ge=2, description="pixels down and across one histogram; divides the patch")
@@ -224,7 +225,7 @@ def normalised(
 ) -> Float[Tensor, "B K f C r s bins"]:
     """By `Hog.norm`, of sums of the votes of `pixels` pixels in 0..255."""
     if norm == "none":
-        return votes / (pixels * DEVIATION)
+        return votes / (pixels * STD)
     if norm == "cell":
         return F.normalize(votes, dim=-1, eps=EPS)
     blocks = rearrange(votes, "B K f C (r u) (s v) bins -> B K f C r s (u v bins)", u=2, v=2)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tubelet.targets.base import weighted_mean
+from tubelet.targets.base import Asks, weighted_mean
 from tubelet.targets.frozen import FrozenSpec
 
 
@@ -19,6 +19,7 @@ class PseudoLabels(FrozenSpec):
     One distribution for all tokens of a clip: the paper's classifier gives one for each.
     """
 
+    asks: ClassVar[Asks] = "classes"
     kind: Literal["pseudo_labels"] = "pseudo_labels"
     temperature: float = Field(default=1.0, gt=0, description="the classifier's logits are divided by it")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from tubelet.targets.base import weighted_mean
+from tubelet.targets.base import Asks, weighted_mean
 from tubelet.targets.frozen import FrozenSpec, of_tokens
 
 
@@ -18,6 +18,8 @@ class Tokens(FrozenSpec):
     The tokenizer is the encoder of DALL-E's discrete VAE (arXiv:2102.12092), as in BEiT and BEVT (arXiv:2112.01529).
     """
 
+    asks: ClassVar[Asks] = "ids"
+    has_ids: ClassVar[bool] = True
     kind: Literal["tokens"] = "tokens"
 
     def select(self, answer: Int[Tensor, "B N"], wanted: Int[Tensor, "B K"]) -> Int[Tensor, "B K"]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tubelet.methods.masked import MaskedMethod
 from tubelet.recipe import PretrainRecipe, Run, StreamRecipe, streams_of
 from tubelet.rng import step_rng
-from tubelet.targets.frozen import FrozenSpec
+from tubelet.targets.frozen import FrozenSpec, FrozenTarget
 from tubelet.targets.unions import Target
 from tubelet.train.distributed.process_group import is_main, place
 from tubelet.weights.teachers import live_target
@@ -68,12 +68,13 @@ def _shell(value: nn.Parameter) -> nn.Parameter:
 
 
 def build_method(recipe: PretrainRecipe) -> MaskedMethod:
-    """The method with the first weights of the recipe's seed, and its target ready to be asked."""
+    """The method with the first weights of the recipe's seed, its target ready to be asked, and its decode rule."""
     target = live_target(recipe)
     with step_rng(recipe.seed, 0):
         method = recipe.model.build(recipe.clip, target)
+    method.decode = recipe.decode
     for stream in streams_of(recipe)[1:]:
-        method.add_stream(stream.name, stream.clip, _target_of(stream, recipe, target))
+        method.add_stream(stream.name, stream.clip, _target_of(stream, recipe, target), stream.decode)
     return method
 
 
@@ -81,9 +82,11 @@ def _target_of(stream: StreamRecipe, recipe: PretrainRecipe, target: Target) -> 
     """The target of a further stream; `target` is that of the recipe, whose network both may ask."""
     if stream.target == recipe.target:
         return target
-    if isinstance(stream.target, FrozenSpec):
+
+    def read(spec: FrozenSpec) -> FrozenTarget:
         raise ValueError(
-            f"streams.{stream.name}.target {stream.target.kind} asks a network of its own, which only the target of "
-            "the stream video may: leave it out, or choose pixels or hog"
+            f"streams.{stream.name}.target {spec.kind} asks a network of its own, which only the target of the stream "
+            "video may: leave it out, or choose pixels or hog"
         )
-    return stream.target
+
+    return stream.target.ready(read, recipe.model.encoder.cube)

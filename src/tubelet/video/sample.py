@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from pydantic import Field
 
-from tubelet.spec import ByKind, Spec
+from tubelet.spec import OneOf, Spec
 
 
 class Strided(Spec):
@@ -134,7 +134,7 @@ class Uniform(Spec):
         return np.asarray(np.minimum((np.arange(frames) + place) * total / frames, total - 1), dtype=np.int64)
 
 
-Sampler = Annotated[Strided | Span | Segments | Uniform, Field(discriminator="kind"), ByKind]
+Sampler = Annotated[Strided | Span | Segments | Uniform, OneOf()]
 """Any sampler, read from data by its `kind`."""
 
 

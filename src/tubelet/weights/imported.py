@@ -15,8 +15,7 @@ from tubelet.models.encoders import Encoder, encoder_for
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.rng import step_rng
 from tubelet.spec import replace as changed
-from tubelet.targets.frozen import FrozenSpec, without_network
-from tubelet.targets.unions import Target
+from tubelet.targets.unions import Target, trained_target
 from tubelet.types import ClipShape
 from tubelet.weights.tensors.strict import filled
 
@@ -69,13 +68,16 @@ class Imported:
     def target(self) -> Target:
         """What it was trained to predict. A frozen network that gave it is not needed, and gives nothing now."""
         assert isinstance(self.recipe, PretrainRecipe)
-        target = self.recipe.target
-        if not isinstance(target, FrozenSpec):
-            return target
+        return trained_target(
+            self.recipe.target, self._predicted_width, cube=self.recipe.model.encoder.cube, file=self.file
+        )
+
+    def _predicted_width(self) -> int:
+        """Numbers that it predicts for a token."""
         biases = [name for name in (f"{PREDICTION}bias", f"{DECODER}{HEAD}bias") if name in self.state]
         if not biases:
             raise ValueError(f"{self.file}: lacks the biases of its predictions: is it a part of a model only?")
-        return without_network(target, width=len(self.state[biases[0]]), file=self.file)
+        return len(self.state[biases[0]])
 
     def resized(self, clip: ClipShape) -> Imported:
         """The same weights for clips of another length or size: positions are stretched, and a note says so.

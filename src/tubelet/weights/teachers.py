@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from jaxtyping import Float, Num
@@ -17,7 +17,6 @@ from tubelet.nn.pixels import resized
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.targets.features import Features
 from tubelet.targets.frozen import FrozenSpec, FrozenTarget
-from tubelet.targets.pseudo_labels import PseudoLabels
 from tubelet.targets.teachers import FrameFeatures, FrameIds, StubTeacher, VideoFeatures
 from tubelet.targets.unions import Target
 from tubelet.types import ClipShape, Grid
@@ -26,12 +25,6 @@ from tubelet.weights.huggingface.image_models import is_image_folder, read_image
 from tubelet.weights.imported import Imported, encoder_state
 from tubelet.weights.read import read_model
 from tubelet.weights.tensors.files import SAFETENSORS
-
-WANTED: Final = {
-    "features": "a run, a released file, or a Hugging Face folder of a video or image model",
-    "pseudo_labels": "a fine-tuned run, or a classifier's file or folder",
-    "tokens": "the encoder of DALL-E's discrete VAE",
-}
 
 
 @dataclass(frozen=True)
@@ -46,45 +39,70 @@ class _Found:
 
 
 def live_target(recipe: PretrainRecipe) -> Target:
-    """The target of a recipe, ready to be asked; its network, if it has one, is on the CPU, in eval mode.
+    """The target of a recipe, ready to be asked; its networks, if it has some, are on the CPU, in eval mode.
 
-    ValueError in one line where that is not named, missing or damaged, or does not fit the recipe's clips and grid.
+    ValueError in one line where one is not named, missing or damaged, or does not fit the recipe's clips and grid.
     """
-    spec = recipe.target
-    if not isinstance(spec, FrozenSpec):
-        return spec
-    with torch.device("cpu"):  # also where the model is a shell
+
+    def read(spec: FrozenSpec) -> FrozenTarget:
         found = _found(spec, recipe)
         return FrozenTarget(spec, found.build(), width=found.width, file=found.file, notes=found.notes)
+
+    with torch.device("cpu"):  # also where the model is a shell
+        return recipe.target.ready(read, recipe.model.encoder.cube)
 
 
 def planned_target(recipe: PretrainRecipe, teacher: Imported | None = None) -> Target:
     """The same, and the same errors, but no network is built: it says the same of every clip. For plans and shapes.
 
-    A `teacher` that was read stands for the one that the recipe names; its tensors may be without numbers.
+    A `teacher` that was read stands for the one that the recipe names, of several for that which lies where it is from;
+    its tensors may be without numbers.
     """
-    spec = recipe.target
-    if not isinstance(spec, FrozenSpec):
-        return spec
-    with torch.device("cpu"):
-        found = _found(spec, recipe, teacher)
+    asking = [spec for spec in recipe.target.specs if spec.asks is not None]
+
+    def read(spec: FrozenSpec) -> FrozenTarget:
+        stands = teacher is not None and (len(asking) == 1 or _lies_in(teacher.file, spec.teacher))
+        found = _found(spec, recipe, teacher if stands else None)
         return FrozenTarget(spec, StubTeacher(found.answer), width=found.width, file=found.file)
+
+    with torch.device("cpu"):
+        return recipe.target.ready(read, recipe.model.encoder.cube)
+
+
+class _Look(NamedTuple):
+    """A teacher that is to be looked at: what asks it, where it is, what it is for, and itself where it was read."""
+
+    spec: Any
+    path: Path
+    clip: ClipShape
+    grid: Grid
+    read: Imported | None
+
+    @property
+    def imported(self) -> Imported:
+        """The model, as all models are read."""
+        return self.read or read_model(self.path)
 
 
 def _found(spec: FrozenSpec, recipe: PretrainRecipe, teacher: Imported | None = None) -> _Found:
+    kind = KINDS[spec.kind]
     if spec.teacher is None:
-        raise ValueError(f"target {spec.kind}: no network to ask: give {WANTED[spec.kind]} with target.teacher=PATH")
+        raise ValueError(f"target {spec.kind}: no network to ask: give {kind.wanted} with target.teacher=PATH")
     path, grid = Path(spec.teacher), recipe.clip.grid(recipe.model.encoder.cube)
     if teacher is None and not path.exists():
-        raise ValueError(f"{path}: no such teacher; give {WANTED[spec.kind]} with target.teacher=PATH")
-    if isinstance(spec, PseudoLabels):
-        return _classifier(teacher or read_model(path), recipe.clip)
-    if not isinstance(spec, Features):
-        return _tokenizer(path, grid)
-    folder = path.parent if path.suffix == SAFETENSORS else path
-    if teacher is None and is_image_folder(folder):
-        return _image_teacher(folder, spec, grid)
-    return _video_teacher(teacher or read_model(path), spec, recipe.clip, grid)
+        raise ValueError(f"{path}: no such teacher; give {kind.wanted} with target.teacher=PATH")
+    return kind.find(_Look(spec, path, recipe.clip, grid, teacher))
+
+
+def _lies_in(file: Path, place: str | None) -> bool:
+    return place is not None and file.resolve().is_relative_to(Path(place).resolve())
+
+
+def _features(look: _Look) -> _Found:
+    folder = look.path.parent if look.path.suffix == SAFETENSORS else look.path
+    if look.read is None and is_image_folder(folder):
+        return _image_teacher(folder, look.spec, look.grid)
+    return _video_teacher(look.imported, look.spec, look.clip, look.grid)
 
 
 def _video_teacher(read: Imported, spec: Features, clip: ClipShape, grid: Grid) -> _Found:
@@ -142,7 +160,8 @@ def _image_teacher(path: Path, spec: Features, grid: Grid) -> _Found:
     return _Found(model.width, torch.zeros(()).expand(grid.tokens, model.width), path, build, (note,))
 
 
-def _classifier(read: Imported, clip: ClipShape) -> _Found:
+def _classifier(look: _Look) -> _Found:
+    read, clip = look.imported, look.clip
     trained = read.recipe.clip
     if not isinstance(read.recipe, FinetuneRecipe) or not read.has_head:
         raise ValueError(f"{read.file}: no classes in it ({read.format}), so it gives no pseudo-labels")
@@ -156,7 +175,8 @@ def _classifier(read: Imported, clip: ClipShape) -> _Found:
     return _Found(classes, torch.zeros(classes), read.file, lambda: Scores(read.build_classifier()), notes)
 
 
-def _tokenizer(path: Path, grid: Grid) -> _Found:
+def _tokenizer(look: _Look) -> _Found:
+    path, grid = look.path, look.grid
     spec = dvae_spec(dvae_tensors(path), path)
     note = f"targets from {path}: {spec.vocabulary} ids; it sees frames of {grid.h * spec.patch} pixels"
     answer = torch.zeros((), dtype=torch.int64).expand(grid.tokens)
@@ -174,6 +194,21 @@ class Scores(nn.Module):
         """As the classifier's head gives them."""
         logits: Tensor = self.classifier(resized(video, self.classifier.encoder.clip.size))
         return logits
+
+
+class Teachers(NamedTuple):
+    """What the teachers of a kind of target are, in words for the user, and how one is looked at."""
+
+    wanted: str
+    find: Callable[[_Look], _Found]
+
+
+KINDS: Final[Mapping[str, Teachers]] = {
+    "features": Teachers("a run, a released file, or a Hugging Face folder of a video or image model", _features),
+    "pseudo_labels": Teachers("a fine-tuned run, or a classifier's file or folder", _classifier),
+    "tokens": Teachers("the encoder of DALL-E's discrete VAE", _tokenizer),
+}
+"""The teachers of each kind of target that asks one."""
 
 
 def _words(sizes: tuple[int, ...]) -> str:

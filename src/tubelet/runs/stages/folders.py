@@ -13,7 +13,6 @@ from tubelet.disk.layout import CLASSES_FILE, MODEL_FILE, MODEL_FOLDER, RECIPE_F
 from tubelet.disk.write import write_text
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, ProgressiveRecipe, read_recipe
 from tubelet.spec import did_you_mean, replace
-from tubelet.targets.frozen import FrozenSpec
 from tubelet.train.checkpoint.folder import latest
 from tubelet.train.checkpoint.resume import changed_fields, listed, remove_work
 
@@ -77,8 +76,7 @@ def steps_of(recipe: ProgressiveRecipe, out: Path) -> tuple[Step, ...]:
 
 def _taught(recipe: PretrainRecipe | FinetuneRecipe, teacher: Path) -> PretrainRecipe | FinetuneRecipe:
     if isinstance(recipe, PretrainRecipe):
-        assert isinstance(recipe.target, FrozenSpec)
-        return replace(recipe, target=replace(recipe.target, teacher=str(teacher)))
+        return replace(recipe, target=recipe.target.with_teacher(str(teacher)))
     assert recipe.distill is not None
     return replace(recipe, distill=replace(recipe.distill, teacher=str(teacher)))
 
@@ -173,9 +171,9 @@ def _changes(step: Step) -> dict[str, tuple[Any, Any]]:
 
 
 def teacher_of(recipe: PretrainRecipe | FinetuneRecipe) -> str | None:
-    """The path of the network that a recipe asks, None where it asks none."""
+    """The path of the network that a recipe asks, those of several in one line; None where it asks none."""
     if isinstance(recipe, PretrainRecipe):
-        return recipe.target.teacher if isinstance(recipe.target, FrozenSpec) else None
+        return ", ".join(spec.teacher for spec in recipe.target.specs if spec.teacher is not None) or None
     return None if recipe.distill is None else recipe.distill.teacher
 
 

@@ -32,7 +32,8 @@ FREE: Final = frozenset(
 """Fields that may change between two parts of one run: no number in it depends on them, or, where processes share the
 work in another way or blocks are compiled, by rounding alone. A teacher may have moved: its weights are compared. The
 same fields of further streams may change, too."""
-_STREAM: Final = re.compile(r"^streams\.\w+\.")
+_INSIDE: Final = re.compile(r"^streams\.\w+\.|\.\d+(?=\.)")
+"""The stream, or the place of one of several targets, in the name of a field."""
 
 
 def prepare(out: Path, *, fresh: bool) -> None:
@@ -109,7 +110,7 @@ def _check_recipe(out: Path, state: Mapping[str, Any], recipe: PretrainRecipe | 
 def changed_fields(before: Mapping[str, Any], recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, tuple[Any, Any]]:
     """Old and new value of each field that differs from a stored recipe, but for the fields `FREE`."""
     old, new = _flat(_completed(before, recipe)), _flat(recipe.model_dump(mode="json"))
-    names = [name for name in sorted(old.keys() | new.keys()) if _STREAM.sub("", name) not in FREE]
+    names = [name for name in sorted(old.keys() | new.keys()) if _INSIDE.sub("", name) not in FREE]
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
 
@@ -128,11 +129,13 @@ def _completed(fields: Mapping[str, Any], recipe: PretrainRecipe | FinetuneRecip
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields by dotted names."""
+    """Nested fields by dotted names; the place in a list of parts is one of them."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+            flat |= _flat({str(place): one for place, one in enumerate(value)}, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
     return flat

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from tubelet.spec import ByKind, Spec
+from tubelet.spec import OneOf, Spec
 
 Interpolation = Literal["bilinear", "bicubic"]
 Positive = Annotated[float, Field(gt=0)]
@@ -109,7 +109,7 @@ class CentreCrop(Spec):
         return _square(resize_short_side(frames, size, self.interpolation), size, crops=1)[0]
 
 
-Crop = Annotated[MultiScaleCrop | RandomResizedCrop | CentreCrop, Field(discriminator="kind"), ByKind]
+Crop = Annotated[MultiScaleCrop | RandomResizedCrop | CentreCrop, OneOf()]
 """Any crop, read from data by its `kind`."""
 
 

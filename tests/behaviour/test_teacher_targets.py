@@ -16,11 +16,9 @@ from toy_claims import assert_goes_on, assert_two_ranks_agree, say
 from toy_dvae import write_dvae
 from toy_labelled import labelled_folder
 from toy_run import CLIP, VIT, Notes, finetune_recipe, killer, pretrain_recipe, records
+from toy_targets import SHAPES, by, toy, write_image_model
 
 import tubelet
-from tubelet.methods.autoencoder import MaskedAutoencoderSpec
-from tubelet.methods.predictor import MaskedPredictorSpec
-from tubelet.models.decoder import DecoderSpec
 from tubelet.models.tokenizers.dvae import DvaeSpec
 from tubelet.recipe import PretrainRecipe, override, write_recipe
 from tubelet.recipes import RECIPES
@@ -33,12 +31,7 @@ from tubelet.train.building import build_method
 from tubelet.train.checkpoint.folder import write_model
 from tubelet.train.distributed.signals import Interrupted
 
-SHAPES = {
-    "masked_autoencoder": MaskedAutoencoderSpec(encoder=VIT, decoder=DecoderSpec(width=16, depth=1, heads=2)),
-    "masked_predictor": MaskedPredictorSpec(encoder=VIT),
-}
 WIDTHS = {"video": 24, "image": 20, "classes": 3, "ids": 9}
-KINDS = {"video": "features", "image": "features", "classes": "pseudo_labels", "ids": "tokens"}
 
 
 @pytest.fixture(scope="module")
@@ -57,26 +50,6 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_image_model(folder / "image")
     write_dvae(DvaeSpec(width=8, blocks=1, vocabulary=9), folder / "ids")
     return folder
-
-
-def write_image_model(folder: Path) -> None:
-    from transformers import Dinov2Config, Dinov2Model
-
-    config = Dinov2Config(hidden_size=20, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=28)
-    Dinov2Model(config).save_pretrained(folder)
-    colours = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.25]}
-    (folder / "preprocessor_config.json").write_text(json.dumps(colours))
-
-
-def toy(videos: Path, *changes: str, shape: str = "masked_predictor") -> PretrainRecipe:
-    recipe = replace(pretrain_recipe(), model=SHAPES[shape])
-    fixed = (f"data.videos={videos}", "data.sampler={kind: strided, stride: 1}", "run.batch_size=3")
-    return override(recipe, [*fixed, "schedule.epochs=2", *changes])
-
-
-def by(teacher: Path) -> tuple[str, str]:
-    """The two changes that a recipe needs."""
-    return f"target={KINDS[teacher.name]}", f"target.teacher={teacher}"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Mask rules hide what they say, as many as the authors hide, and refuse what would hide nothing or all."""
+"""Each rule hides or predicts what it says, as many as the authors, and refuses what would hide nothing or all."""
 
 import numpy as np
 import pytest
