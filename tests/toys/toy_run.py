@@ -177,8 +177,9 @@ def main(builders: Mapping[str, Callable[..., Job]] = MappingProxyType({})) -> i
     torch.set_num_threads(1)
     options = json.loads(sys.argv[2])
     notes = Notes(act=killer(**options["kill"])) if "kill" in options else Notes()
-    own: Callable[..., Job] = finetune_job if options.get("finetune") else pretrain_job
-    build = builders.get(options.get("job"), own)
+    build: Callable[..., Job] = finetune_job if options.get("finetune") else pretrain_job
+    if "job" in options:
+        build = builders[options["job"]]
     try:
         fit(build(Path(sys.argv[1]), *options.get("recipe", [])), notes)
     except Interrupted as stop:
