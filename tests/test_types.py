@@ -65,11 +65,11 @@ def test_clips_are_bytes() -> None:
         Clips(torch.zeros(1, 3, 2, 4, 4), torch.zeros(1, dtype=torch.int64))
 
 
-def test_a_part_of_a_batch_takes_the_same_rows_everywhere() -> None:
+def test_a_part_of_a_batch_takes_the_same_rows_of_all_that_a_stream_has() -> None:
     video = torch.arange(4, dtype=torch.uint8).reshape(4, 1, 1, 1, 1)
     batch = Batch({"video": Clips(video, torch.arange(4))}, labels=torch.tensor([5, 6, 7, 8]))
-    part = batch.part(slice(1, 3))
-    assert part.size == 2
+    part = batch.part({"video": slice(1, 3)})
+    assert part.sizes == {"video": 2}
     assert part.clips["video"].video.flatten().tolist() == [1, 2]
     assert part.labels is not None
     assert part.labels.tolist() == [6, 7]

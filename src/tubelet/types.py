@@ -6,9 +6,9 @@ V tokens the encoder sees, K tokens the decoder predicts, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -16,6 +16,9 @@ from pydantic import Field
 from torch import Tensor
 
 from tubelet.spec import Spec
+
+VIDEO: Final = "video"
+"""The name of the only stream of a run, and of the first one of several."""
 
 
 class Grid(NamedTuple):
@@ -166,47 +169,77 @@ class Split:
 
 @dataclass(frozen=True)
 class Batch:
-    """Streams of clips by name ("video", "image"), their splits in pre-training, their labels in fine-tuning.
+    """Streams of clips by name ("video", "image"): each has its own clip shape and its own number of clips.
 
-    `labels` is int64 [B] class indices, None where there are none.
+    In pre-training each has a split, and targets where they are known beforehand (float or int64, those of the wanted
+    tokens); what has none is asked for them. `labels` are those of the stream "video" in fine-tuning: int64 [B] class
+    indices.
     """
 
     clips: dict[str, Clips]
     splits: dict[str, Split] = field(default_factory=dict)
     labels: Int[Tensor, " B"] | None = None
+    targets: dict[str, Tensor] = field(default_factory=dict)
 
     @property
-    def size(self) -> int:
-        """Clips of the largest stream."""
-        return max(len(stream.index) for stream in self.clips.values())
+    def sizes(self) -> dict[str, int]:
+        """Clips of each stream."""
+        return {name: len(clips.index) for name, clips in self.clips.items()}
 
     def to(self, device: torch.device) -> Batch:
         return Batch(
             {name: clips.to(device) for name, clips in self.clips.items()},
             {name: split.to(device) for name, split in self.splits.items()},
             None if self.labels is None else self.labels.to(device, non_blocking=True),
+            {name: target.to(device, non_blocking=True) for name, target in self.targets.items()},
         )
 
-    def part(self, rows: slice) -> Batch:
-        """The same rows of every stream: a micro-batch."""
+    def part(self, rows: Mapping[str, slice]) -> Batch:
+        """These clips of each of these streams, in this order; other streams are left out."""
+        own = rows.get(VIDEO)
         return Batch(
-            {name: clips.part(rows) for name, clips in self.clips.items()},
-            {name: split.part(rows) for name, split in self.splits.items()},
-            None if self.labels is None else self.labels[rows],
+            {name: self.clips[name].part(some) for name, some in rows.items()},
+            {name: self.splits[name].part(some) for name, some in rows.items() if name in self.splits},
+            None if self.labels is None or own is None else self.labels[own],
+            {name: self.targets[name][some] for name, some in rows.items() if name in self.targets},
+        )
+
+    def __or__(self, other: Batch) -> Batch:
+        """The streams of both, which have no name in common."""
+        return Batch(
+            self.clips | other.clips,
+            self.splits | other.splits,
+            other.labels if self.labels is None else self.labels,
+            self.targets | other.targets,
         )
 
     def pin_memory(self) -> Batch:
-        return replace(
-            self,
-            clips={name: clips.pin_memory() for name, clips in self.clips.items()},
-            splits={name: split.pin_memory() for name, split in self.splits.items()},
-            labels=None if self.labels is None else self.labels.pin_memory(),
+        return Batch(
+            {name: clips.pin_memory() for name, clips in self.clips.items()},
+            {name: split.pin_memory() for name, split in self.splits.items()},
+            None if self.labels is None else self.labels.pin_memory(),
+            {name: target.pin_memory() for name, target in self.targets.items()},
         )
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them."""
+        clips = (tensor for one in self.clips.values() for tensor in (one.video, one.index))
+        splits = (tensor for one in self.splits.values() for tensor in one.tensors())
+        return (*clips, *splits, *([] if self.labels is None else [self.labels]), *self.targets.values())
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a method returns: the mean loss to follow, and detached scalars to log. The host has read none of it."""
+    """What a method returns, by stream: the mean loss to follow, and detached scalars to log.
 
-    loss: Float[Tensor, ""]
-    metrics: dict[str, Tensor] = field(default_factory=dict)
+    Both are means over what counts in the clips at hand of the stream. The host has read none of it.
+    """
+
+    losses: dict[str, Float[Tensor, ""]]
+    metrics: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> Float[Tensor, ""]:
+        """The sum over the streams, each of weight 1: the loss itself where there is one stream."""
+        first, *others = self.losses.values()
+        return sum(others, start=first)

@@ -227,7 +227,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_loss_and_files(place: str, lo
         if calls < 5:
             return output
         bad = output.loss * float("nan") if place == "loss" else output.loss + torch.sqrt(output.loss * 0)
-        return Output(bad, output.metrics)
+        return Output({"video": bad}, output.metrics)
 
     method.register_forward_hook(spoil)
     message = refused(job)

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from toy_embed import toy_run, toy_videos
 from toy_labelled import labelled_folder, toy_recipe, write_video
-from toy_run import Notes, pretrain_recipe
+from toy_run import Notes, ToySet, pretrain_recipe
 
 from tubelet.cli import main
 from tubelet.data.cache import FrameCache
 from tubelet.data.dataset import Skipped
+from tubelet.data.streams import StreamSet
 from tubelet.inference.embed.store import read_embeddings
 from tubelet.names import one_line, restored, writable
 from tubelet.recipe import override
@@ -109,7 +110,7 @@ def test_pretraining_goes_on_and_names_the_broken_file(
     assert row["path"] == writable(str(videos / odd))
     said = capsys.readouterr().err.splitlines()
     assert sum(f"skipped {videos}/{SHOWN[odd]}: " in line for line in said) == 1
-    read_again = Skips(out, step=99, count=4, max_skipped=0.5)
+    read_again = Skips(out, (StreamSet("video", ToySet(count=4), 4, max_skipped=0.5),), step=99)
     assert len(read_again) == 1
     assert not read_again.note([Skipped(3, odd, videos / odd, "broken")], 100)
     assert rows(out / "skipped.csv") == [row]

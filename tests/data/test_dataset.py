@@ -123,7 +123,7 @@ def test_bad_files_are_named_with_their_reason(videos: tuple[VideoRef, ...]) -> 
     assert loaded.batch.labels is not None
     assert loaded.batch.labels.tolist() == [0, 0, 1, 1, 3, 3]
     assert loaded.batch.splits["video"].seen.shape == (6, 4)
-    assert loaded.batch.size == 6
+    assert loaded.batch.sizes == {"video": 6}
     assert collate(bad).batch is None
     assert collate(bad).pin_memory().skipped == tuple(bad)
     assert pickle.loads(pickle.dumps(loaded)).skipped == tuple(bad)

@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from toy_run import ToySet
 
 from tubelet.data.dataset import Skipped
+from tubelet.data.streams import StreamSet
 from tubelet.disk.lock import new_folder, remove_leftovers, write_text
 from tubelet.train.distributed.signals import stop_request
 from tubelet.train.records.log import RunLog, read_log
@@ -69,15 +71,16 @@ def test_a_damaged_line_within_the_log_is_named(tmp_path: Path) -> None:
 
 def test_skipped_files_with_odd_names_read_back(tmp_path: Path) -> None:
     odd = Path('a, "b"/ü.mp4')
-    skips = Skips(tmp_path, step=0, count=10, max_skipped=0.5)
+    streams = (StreamSet("video", ToySet(count=10), 4, max_skipped=0.5),)
+    skips = Skips(tmp_path, streams, step=0)
     one = Skipped(3, odd.name, odd, "no\nframes, at all")
     assert skips.note([one, one], 4) == (one,)
     assert skips.note([one], 5) == ()
     assert read_skipped(tmp_path / "skipped.csv") == [
         {"path": str(odd), "reason": "no frames, at all", "first_step": "4"}
     ]
-    assert len(Skips(tmp_path, step=4, count=10, max_skipped=0.5)) == 1
-    assert len(Skips(tmp_path, step=3, count=10, max_skipped=0.5)) == 0
+    assert len(Skips(tmp_path, streams, step=4)) == 1
+    assert len(Skips(tmp_path, streams, step=3)) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

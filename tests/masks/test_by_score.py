@@ -98,7 +98,7 @@ def test_a_share_is_drawn_whatever_the_scores_are_and_by_clip() -> None:
     assert (whole.flatten(1) & best).sum(1).tolist() == [10] * 4
     assert (whole.flatten(1) & ~best).float().var(0).sum() > 0
     rows = torch.tensor([2, 0])
-    with step_rng(0, 1), rows_of(rows, 4):
+    with step_rng(0, 1), rows_of({"video": rows}, {"video": 4}):
         part = rule.choose(scores[rows], hidden[rows], count[rows])
     assert torch.equal(part, whole[rows])
     with step_rng(0, 2):

@@ -55,9 +55,10 @@ def test_parts_of_a_batch_weigh_as_much_as_they_score() -> None:
     weight = split.weight.clone()
     weight[0, :10] = 0.0  # a part with fewer scored tokens than the other
     whole = Batch(data.clips, {"video": Split(split.seen, split.wanted, weight)})
-    parts = [whole.part(slice(0, 2)), whole.part(slice(2, 4))]
-    assert sum(method.count(part) for part in parts) == method.count(whole) == float(weight.sum())
-    mean = sum(method(part).loss * method.count(part) for part in parts) / method.count(whole)
+    parts = [whole.part({"video": slice(0, 2)}), whole.part({"video": slice(2, 4)})]
+    counts, total = [method.count(part)["video"] for part in parts], method.count(whole)["video"]
+    assert sum(counts) == total == float(weight.sum())
+    mean = sum(method(part).loss * count for part, count in zip(parts, counts, strict=True)) / total
     torch.testing.assert_close(mean, method(whole).loss)
 
 
@@ -136,7 +137,7 @@ def test_dual_masking_is_a_weighted_mean_over_what_is_scored(
     ]
     data = Batch(clips, {"video": split})
     assert float(method(data).loss.detach()) == pytest.approx(float(np.mean(errors)), rel=1e-5)
-    assert method.count(data) == chosen.sum() == len(errors)
+    assert method.count(data)["video"] == chosen.sum() == len(errors)
     assert (chosen & ~hidden).any() == (loss_on == "decoded")
 
 

@@ -69,9 +69,9 @@ def test_accuracy_is_a_detached_share() -> None:
     with torch.no_grad():
         method.classifier.head.bias.copy_(torch.tensor([0.0, 9.0, 0.0, 0.0, 0.0]))
     output = method(batch())
-    assert float(output.metrics["accuracy"]) == 0.5
-    assert not output.metrics["accuracy"].requires_grad
-    assert method.count(batch()) == 4.0
+    assert float(output.metrics["video"]["accuracy"]) == 0.5
+    assert not output.metrics["video"]["accuracy"].requires_grad
+    assert method.count(batch()) == {"video": 4.0}
 
 
 def test_it_learns_four_clips_by_heart() -> None:

@@ -186,14 +186,14 @@ def test_metrics_count_right_answers_and_agreement() -> None:
         for classifier, best in ((one.classifier, [1]), (one.teacher.classifier, [4])):
             classifier.head.weight.zero_()
             classifier.head.bias.copy_(F.one_hot(torch.tensor(best), CLASSES)[0] * 9.0)
-    metrics = one(batch()).metrics
+    metrics = one(batch()).metrics["video"]
     assert {name: float(value) for name, value in metrics.items()} == {
         "accuracy": 0.5,
         "teacher_accuracy": 0.25,
         "agreement": 0.0,
     }
     assert not any(value.requires_grad for value in metrics.values())
-    assert one.count(batch()) == 4.0
+    assert one.count(batch()) == {"video": 4.0}
 
 
 def test_a_teacher_of_another_size_sees_the_clip_resized() -> None:
@@ -256,5 +256,5 @@ def test_it_learns_what_the_teacher_says_without_labels() -> None:
         optimiser.step()
     end = one(wrong)
     assert float(end.loss.detach()) < 0.05 * first
-    assert float(end.metrics["agreement"]) == 1.0
-    assert float(end.metrics["accuracy"]) == 0.0
+    assert float(end.metrics["video"]["agreement"]) == 1.0
+    assert float(end.metrics["video"]["accuracy"]) == 0.0

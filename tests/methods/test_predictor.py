@@ -102,7 +102,7 @@ def test_the_loss_is_a_mean_over_hidden_tokens_one_by_one(rule: MaskRule) -> Non
         ]
         loss = float(method(data).loss)
     assert loss == pytest.approx(float(np.mean(errors)), rel=1e-5)
-    assert method.count(data) == len(errors) == int(hidden.sum())
+    assert method.count(data)["video"] == len(errors) == int(hidden.sum())
 
 
 def test_clips_may_hide_unequally_many_and_parts_weigh_what_they_score() -> None:
@@ -110,9 +110,10 @@ def test_clips_may_hide_unequally_many_and_parts_weigh_what_they_score() -> None
     split = data.splits["video"]
     assert split.weight.sum(1).unique().numel() > 1, "this seed should draw another number for some clip"
     assert split.seen.shape == (6, 0)
-    parts = [data.part(slice(0, 2)), data.part(slice(2, 6))]
-    assert sum(method.count(part) for part in parts) == method.count(data)
-    mean = sum(method(part).loss * method.count(part) for part in parts) / method.count(data)
+    parts = [data.part({"video": slice(0, 2)}), data.part({"video": slice(2, 6)})]
+    counts, total = [method.count(part)["video"] for part in parts], method.count(data)["video"]
+    assert sum(counts) == total
+    mean = sum(method(part).loss * count for part, count in zip(parts, counts, strict=True)) / total
     torch.testing.assert_close(mean, method(data).loss)
 
 
@@ -163,5 +164,5 @@ def test_only_what_the_decode_rule_asks_for_is_predicted() -> None:
     decoded = np.stack([rule(GRID, one, rng) for one in hidden])
     split = Mask(torch.from_numpy(hidden), torch.from_numpy(decoded)).split()
     data = Batch(batch(clips=2).clips, {"video": split})
-    assert build().count(data) == (hidden & decoded).sum() < hidden.sum()
+    assert build().count(data)["video"] == (hidden & decoded).sum() < hidden.sum()
     assert All()(GRID, hidden[0], rng).sum() == hidden[0].sum()

@@ -27,7 +27,7 @@ def test_rows_of_a_batch_get_the_draws_of_the_whole_batch(places: list[int]) -> 
     for drop, values in ((DropPath(0.5), torch.randn(6, 3, 4)), (Dropout(0.5), torch.randn(6, 4))):
         with step_rng(0, 1):
             whole = [drop(values), drop(values)]
-        with step_rng(0, 1), rows_of(own, 6):
+        with step_rng(0, 1), rows_of({"video": own}, {"video": 6}):
             parts = [drop(values[own]), drop(values[own])]
         assert not whole[0].equal(whole[1])
         for one, part in zip(whole, parts, strict=True):
@@ -35,6 +35,6 @@ def test_rows_of_a_batch_get_the_draws_of_the_whole_batch(places: list[int]) -> 
 
 
 def test_rows_are_forgotten_on_leaving_and_must_fit() -> None:
-    with rows_of(torch.tensor([1, 2]), 4), pytest.raises(AssertionError, match="per clip"):
+    with rows_of({"video": torch.tensor([1, 2])}, {"video": 4}), pytest.raises(AssertionError, match="per clip"):
         draw_rows(3, torch.zeros)
     assert draw_rows(3, torch.zeros).shape == (3,)

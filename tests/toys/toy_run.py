@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -171,11 +172,14 @@ def killer(step: int, signal: int, *, group: bool = False) -> Callable[[StepRepo
     return act
 
 
-def main() -> int:
+def main(builders: Mapping[str, Callable[..., Job]] = MappingProxyType({})) -> int:
+    """A program that makes one of these jobs, which its option `job` names, or one of its own."""
     torch.set_num_threads(1)
     options = json.loads(sys.argv[2])
     notes = Notes(act=killer(**options["kill"])) if "kill" in options else Notes()
-    build = finetune_job if options.get("finetune") else pretrain_job
+    build: Callable[..., Job] = finetune_job if options.get("finetune") else pretrain_job
+    if "job" in options:
+        build = builders[options["job"]]
     try:
         fit(build(Path(sys.argv[1]), *options.get("recipe", [])), notes)
     except Interrupted as stop:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from torch.utils.data import Dataset, default_collate
 from tubelet.data.cache import FrameCache
 from tubelet.masks import HasMaskRules, draw_mask
 from tubelet.rng import generator
-from tubelet.types import Batch, Clips, ClipShape, Grid, Mask
+from tubelet.types import VIDEO, Batch, Clips, ClipShape, Grid, Mask
 from tubelet.video.augment.augment import Augment, test_crops
 from tubelet.video.lists.manifest import VideoRef
 from tubelet.video.read.decoders import Reading
@@ -62,12 +64,13 @@ class ClipPlan:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A video that could not be read: its place in the manifest, its identity, its file, and why."""
+    """A video that could not be read: its place in the manifest of its stream, its identity, its file, and why."""
 
     index: int
     name: str
     path: Path
     reason: str
+    stream: str = VIDEO
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Sample:
     video: UInt8[Tensor, "V C T H W"]
     masks: Bool[Tensor, "V 3 t h w"] | None
     label: int | None
+    stream: str = VIDEO
 
 
 @dataclass(frozen=True)
@@ -191,24 +195,30 @@ class FrameReader:
 
 
 def collate(items: Sequence[Sample | Skipped]) -> HostBatch:
-    """A batch of the samples, views of a video next to each other; skipped videos are handed on beside it.
+    """A batch of the samples, by stream, views of a video next to each other; skipped videos are handed on beside it.
 
     In a worker process the clips are put together in shared memory, from which the main process takes them as they are.
     """
     skipped = tuple(item for item in items if isinstance(item, Skipped))
-    samples = [item for item in items if isinstance(item, Sample)]
-    if not samples:
-        return HostBatch(None, skipped)
+    streams: dict[str, list[Sample]] = {}
+    for item in items:
+        if isinstance(item, Sample):
+            streams.setdefault(item.stream, []).append(item)
+    batches = [_batch_of(name, samples) for name, samples in streams.items()]
+    return HostBatch(reduce(or_, batches) if batches else None, skipped)
+
+
+def _batch_of(stream: str, samples: Sequence[Sample]) -> Batch:
+    """The samples, all of this stream; labels are only kept where each has one."""
     counts = torch.tensor([len(sample.video) for sample in samples])
     index = torch.tensor([sample.index for sample in samples]).repeat_interleave(counts)
     labels = [-1 if sample.label is None else sample.label for sample in samples]
     masks = [sample.masks for sample in samples if sample.masks is not None]
-    batch = Batch(
-        clips={"video": Clips(default_collate([clip for sample in samples for clip in sample.video]), index)},
-        splits={"video": Mask.unstacked(torch.cat(masks)).split()} if masks else {},
+    return Batch(
+        clips={stream: Clips(default_collate([clip for sample in samples for clip in sample.video]), index)},
+        splits={stream: Mask.unstacked(torch.cat(masks)).split()} if masks else {},
         labels=torch.tensor(labels).repeat_interleave(counts) if min(labels) >= 0 else None,
     )
-    return HostBatch(batch, skipped)
 
 
 def _at(frames: UInt8[np.ndarray, "K H W 3"], place: Int64[np.ndarray, " T"]) -> UInt8[np.ndarray, "T H W 3"]:

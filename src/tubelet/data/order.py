@@ -11,6 +11,7 @@ from jaxtyping import Int64
 from tubelet.data.mixture import Mixture
 from tubelet.rng import generator
 
+BATCH_SIZE: Final = "run.batch_size"
 _ORDER: Final = 1  # fifth name of the draw: samples are named by four, steps by three
 
 
@@ -19,23 +20,24 @@ def order(count: int, *, seed: int, epoch: int) -> Int64[np.ndarray, " count"]:
     return generator(seed, epoch, 0, 0, _ORDER).permutation(count)
 
 
-def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Whole batches in an epoch; the rest is left out, another rest each epoch. ValueError where there is none."""
+def steps_per_epoch(count: int, batch_size: int, *, field: str = BATCH_SIZE) -> int:
+    """Whole batches in an epoch; the rest is left out, a different rest each epoch.
+
+    ValueError where there is none; it names the `field` of the recipe that says `batch_size`.
+    """
     if count < batch_size:
-        raise ValueError(
-            f"run.batch_size {batch_size} is larger than the {count} videos; set run.batch_size={count} or less"
-        )
+        raise ValueError(f"{field} {batch_size} is larger than the {count} videos; set {field}={count} or less")
     return count // batch_size
 
 
-def rank_rows(batch_size: int, *, rank: int, world: int) -> Int64[np.ndarray, " share"]:
+def rank_rows(batch_size: int, *, rank: int, world: int, field: str = BATCH_SIZE) -> Int64[np.ndarray, " share"]:
     """Places of a batch that a rank takes, ascending: some from the front, and their mirror images from the back.
 
     Clips are mixed with their mirror image in the batch (`tubelet.nn.mixing`), so a rank with an even number of videos
     holds both. All places for one rank. ValueError where the ranks cannot have equally many.
     """
     if batch_size % world:
-        raise ValueError(f"run.batch_size {batch_size} is not a multiple of the {world} processes")
+        raise ValueError(f"{field} {batch_size} is not a multiple of the {world} processes")
     pairs, odd = divmod(batch_size // world, 2)
     front = np.arange(rank * pairs, (rank + 1) * pairs)
     middle = np.arange(odd) + world * pairs + rank
@@ -63,9 +65,12 @@ class StepSampler:
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step in range(self.start, self.stop):
-            epoch = step // self.steps_per_epoch
-            yield [(epoch, int(index)) for index in self.batch(step)[self.rows]]
+        return (self.keys(step) for step in range(self.start, self.stop))
+
+    def keys(self, step: int) -> list[tuple[int, int]]:
+        """Those of this rank after `step` steps."""
+        epoch = step // self.steps_per_epoch
+        return [(epoch, int(index)) for index in self.batch(step)[self.rows]]
 
     def batch(self, step: int) -> Int64[np.ndarray, " batch_size"]:
         """Indices of the whole batch, of all ranks, after `step` steps."""

@@ -17,7 +17,7 @@ from tubelet.nn.block import NORM_EPS
 from tubelet.nn.drop_path import Dropout
 from tubelet.nn.mixing import Mixing
 from tubelet.spec import Spec
-from tubelet.types import Batch, ClipShape, Output
+from tubelet.types import VIDEO, Batch, ClipShape, Output
 
 
 class ClassifierSpec(Spec):
@@ -96,7 +96,7 @@ class Finetuning(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """Mean loss over the clips; `accuracy` is against the clip's own label, mixed or not."""
-        video, labels = batch.clips["video"].video, batch.labels
+        video, labels = batch.clips[VIDEO].video, batch.labels
         assert labels is not None
         if self.training:
             mixed, soft = self.mixing(video, labels, classes=self.classifier.classes)
@@ -107,8 +107,12 @@ class Finetuning(nn.Module):
             loss = F.cross_entropy(logits, labels)
         with torch.no_grad():
             accuracy = (logits.argmax(1) == labels).float().mean()
-        return Output(loss, {"accuracy": accuracy})
+        return Output({VIDEO: loss}, {VIDEO: {"accuracy": accuracy}})
 
-    def count(self, batch: Batch) -> float:
+    def count(self, batch: Batch) -> dict[str, float]:
         """How much this batch weighs in a mean over batches: its clips."""
-        return float(batch.size)
+        return {VIDEO: float(batch.sizes[VIDEO])}
+
+    def state_buffers(self) -> set[str]:
+        """None: all buffers are constants."""
+        return set()

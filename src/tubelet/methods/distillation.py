@@ -17,7 +17,7 @@ from tubelet.nn.frozen import Frozen
 from tubelet.nn.mixing import NO_MIXING, Mixing
 from tubelet.nn.pixels import resized
 from tubelet.spec import Spec
-from tubelet.types import Batch, Output
+from tubelet.types import VIDEO, Batch, Output
 
 
 class Distill(Spec):
@@ -73,7 +73,7 @@ class Distillation(nn.Module):
         labels, weights = batch.labels, self.distill
         assert labels is not None
         mixing = self.mixing if self.training else NO_MIXING
-        video, soft = mixing(batch.clips["video"].video, labels, classes=self.classifier.classes)
+        video, soft = mixing(batch.clips[VIDEO].video, labels, classes=self.classifier.classes)
         logits, taught = self.classifier(video).float(), self.teacher(video)
         loss = weights.divergence_weight * divergence(logits, taught, temperature=weights.temperature)
         if weights.label_weight > 0:
@@ -85,11 +85,15 @@ class Distillation(nn.Module):
                 "teacher_accuracy": (best_taught == labels).float().mean(),
                 "agreement": (best == best_taught).float().mean(),
             }
-        return Output(loss, metrics)
+        return Output({VIDEO: loss}, {VIDEO: metrics})
 
-    def count(self, batch: Batch) -> float:
+    def count(self, batch: Batch) -> dict[str, float]:
         """How much this batch weighs in a mean over batches: its clips."""
-        return float(batch.size)
+        return {VIDEO: float(batch.sizes[VIDEO])}
+
+    def state_buffers(self) -> set[str]:
+        """None: all buffers are constants."""
+        return set()
 
 
 Supervised = Finetuning | Distillation

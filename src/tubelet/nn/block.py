@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tubelet.nn.attention import Attention
 from tubelet.nn.drop_path import DropPath
+from tubelet.rng import same_stream
 
 NORM_EPS: Final = 1e-6
 
@@ -93,5 +94,5 @@ def recomputed_blocks(which: bool | int, depth: int) -> int:
 
 def recompute(run: Callable[..., Tensor], *inputs: Tensor | int) -> Tensor:
     """What `run` gives for the inputs, with the same draws and the same gradients, bit for bit."""
-    result: Tensor = checkpoint(run, *inputs, use_reentrant=False)
+    result: Tensor = checkpoint(run, *inputs, use_reentrant=False, context_fn=same_stream)
     return result

@@ -1,10 +1,11 @@
 """What describes a run: typed, strict, printable as YAML, overridable from the command line, read back from a file."""
 
-from tubelet.recipe.data import Data, LabelledData, LabelledSource, VideoSource, reading_of
+from tubelet.recipe.data import Data, LabelledData, LabelledSource, Stream, VideoSource, reading_of
 from tubelet.recipe.kinds import FinetuneRecipe, PretrainRecipe
 from tubelet.recipe.progressive import ProgressiveRecipe, Stage
 from tubelet.recipe.run import FreshHead, Optim, Run, SameClasses, Schedule, StartHead, Views
 from tubelet.recipe.stages import change_stages, resolved
+from tubelet.recipe.streams import StreamRecipe, streams_of
 from tubelet.recipe.text import (
     override,
     parse_any_recipe,
@@ -29,6 +30,8 @@ __all__ = [
     "Schedule",
     "Stage",
     "StartHead",
+    "Stream",
+    "StreamRecipe",
     "VideoSource",
     "Views",
     "change_stages",
@@ -39,6 +42,7 @@ __all__ = [
     "read_recipe",
     "reading_of",
     "resolved",
+    "streams_of",
     "to_yaml",
     "write_recipe",
 ]

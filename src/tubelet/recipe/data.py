@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from tubelet.masks import DecodeRule, LossOn, MaskRule
 from tubelet.spec import Spec
+from tubelet.targets.unions import AnyTarget
+from tubelet.types import VIDEO, ClipShape
 from tubelet.video.augment.augment import Augment, MultiScaleCrop, RandomResizedCrop
 from tubelet.video.read.decoders import Decoder, Reading
 from tubelet.video.read.limits import Limits
@@ -44,6 +47,42 @@ class Data(Spec):
     def _check_sources(self) -> Data:
         check_sources(self.sources, {"videos": self.videos})
         return self
+
+
+class Stream(Spec):
+    """A further stream of clips that a run learns from in each step, beside the recipe's own, which is "video".
+
+    Fields that are none are as the recipe says them for "video". `run.accumulate`, `data.workers` and the schedule are
+    those of the recipe: an epoch is one of "video", and this stream goes through its own videos in epochs of its own.
+    """
+
+    data: Data = Field(description="its videos or images; data.workers of the recipe read them")
+    batch_size: int = Field(ge=1, description="videos of this stream in an optimiser step, over all devices")
+    weight: float = Field(default=1.0, gt=0, description="of its loss; that of the stream video is 1")
+    clip: ClipShape | None = None
+    mask: MaskRule | None = None
+    decode: DecodeRule | None = None
+    loss_on: LossOn | None = None
+    target: AnyTarget | None = None
+
+    @model_validator(mode="after")
+    def _has_videos(self) -> Stream:
+        if self.data.videos is None and not self.data.sources:
+            raise ValueError("data of a stream must say what to train on: set its data.videos to a folder or a list")
+        return self
+
+
+def _not_the_first(streams: dict[str, Stream]) -> dict[str, Stream]:
+    if VIDEO in streams:
+        raise ValueError(f"the stream {VIDEO} is what data, clip, mask, ... of the recipe say: choose a different name")
+    return streams
+
+
+Streams = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Stream],
+    AfterValidator(_not_the_first),
+    Field(description="further streams by name; none: the videos of data are all"),
+]
 
 
 class LabelledData(Spec):

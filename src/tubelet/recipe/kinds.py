@@ -14,7 +14,7 @@ from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import Mixing
-from tubelet.recipe.data import Data, LabelledData
+from tubelet.recipe.data import Data, LabelledData, Streams
 from tubelet.recipe.run import FreshHead, Optim, Run, Schedule, StartHead, Views
 from tubelet.spec import ByKind, Spec
 from tubelet.targets.pixels import NormalisedPixels
@@ -53,6 +53,7 @@ class PretrainRecipe(Spec):
     schedule: Schedule = Schedule()
     run: Run = Run()
     start: str | None = Field(default=None, description="run or weights to start from")
+    streams: Streams = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _autoencoder_sees_equally_many(self) -> PretrainRecipe:

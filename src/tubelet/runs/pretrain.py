@@ -10,9 +10,11 @@ from pathlib import Path
 from tubelet.plan.count.peaks import throughput_scale_of
 
 from tubelet.data.dataset import ClipPlan, MaskDraw
+from tubelet.data.mixed import Source
+from tubelet.data.streams import StreamSet
 from tubelet.masks import draw_mask
 from tubelet.methods.masked import MaskedMethod
-from tubelet.recipe import PretrainRecipe, reading_of
+from tubelet.recipe import PretrainRecipe, StreamRecipe, reading_of, streams_of
 from tubelet.rng import generator, step_rng
 from tubelet.train.building import building, has_weights
 from tubelet.train.checkpoint.folder import latest
@@ -41,7 +43,8 @@ def pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool = F
 
 
 def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -> Path:
-    sources = unlabelled_sources(recipe.data, watch.say, clip_frames=recipe.clip.frames)
+    streams = streams_of(recipe)
+    sources = [unlabelled_sources(one.data, watch.say, clip_frames=one.clip.frames) for one in streams]
     goes_on = latest(out) is not None and not fresh
     if not goes_on:
         check_apart(
@@ -61,9 +64,9 @@ def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -
         watch.say(f"weights from {started.file}")
         for note in started.notes:
             watch.say(note)
-    plan, mixes = plan_of(recipe, method), bool(recipe.data.sources)
-    dataset, mixture = training_set(sources, plan, mixes=mixes, say=watch.say)  # may refuse, too
-    draw_mask(recipe, method.grid, generator(recipe.seed, 0))  # may find that its grid cannot be hidden so
+    first, *others = [
+        stream_set(stream, some, method, watch) for stream, some in zip(streams, sources, strict=True)
+    ]  # may refuse, too
     prepare(out, fresh=fresh)
     write_teacher(out, taught)
     job = Job(
@@ -71,18 +74,33 @@ def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -
         out=out,
         method=method,
         groups=parameter_groups(method, weight_decay=recipe.optim.weight_decay),
-        dataset=dataset,
-        mixture=mixture,
+        dataset=first.dataset,
+        mixture=first.mixture,
         throughput_scale=partial(throughput_scale_of, recipe, method.target),
+        other_streams=tuple(others),
     )
     fit(job, watch)
     return write_model(out, recipe, method.state_dict())
 
 
+def stream_set(stream: StreamRecipe, sources: tuple[Source, ...], method: MaskedMethod, watch: Watch) -> StreamSet:
+    """The clips of a stream; ValueError where the grid cannot be hidden as its rules say."""
+    dataset, mixture = training_set(
+        sources, plan_of(stream, method), mixes=bool(stream.data.sources), say=watch.say
+    )
+    draw_mask(stream, method.grid, generator(stream.seed, 0))
+    return StreamSet(
+        stream.name,
+        dataset,
+        stream.batch_size,
+        mixture=mixture,
+        weight=stream.weight,
+        max_skipped=stream.data.max_skipped,
+    )
 
 
-def plan_of(recipe: PretrainRecipe, method: MaskedMethod) -> ClipPlan:
-    """How clips and masks of the recipe are drawn."""
+def plan_of(recipe: PretrainRecipe | StreamRecipe, method: MaskedMethod) -> ClipPlan:
+    """How clips and masks of the recipe, or of one of its streams, are drawn."""
     return ClipPlan(
         clip=recipe.clip,
         sampler=recipe.data.sampler,

@@ -8,13 +8,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from tubelet.methods.masked import MaskedMethod
-from tubelet.recipe import PretrainRecipe, Run
+from tubelet.recipe import PretrainRecipe, Run, StreamRecipe, streams_of
 from tubelet.rng import step_rng
+from tubelet.targets.frozen import FrozenSpec
+from tubelet.targets.unions import Target
 from tubelet.train.distributed.process_group import is_main, place
 from tubelet.weights.teachers import live_target
 
@@ -71,4 +74,20 @@ def build_method(recipe: PretrainRecipe) -> MaskedMethod:
     with step_rng(recipe.seed, 0):
         method = recipe.model.build(recipe.clip, target)
     method.decode = recipe.decode
+    for stream in streams_of(recipe)[1:]:
+        method.add_stream(stream.name, stream.clip, _target_of(stream, recipe, target), stream.decode)
     return method
+
+
+def _target_of(stream: StreamRecipe, recipe: PretrainRecipe, target: Target) -> Target:
+    """The target of a further stream; `target` is that of the recipe, whose network both may ask."""
+    if stream.target == recipe.target:
+        return target
+
+    def refuse(spec: FrozenSpec) -> NoReturn:
+        raise ValueError(
+            f"streams.{stream.name}.target {spec.kind} asks a network of its own, which only the target of "
+            "the stream video may: leave it out, or choose pixels or hog"
+        )
+
+    return stream.target.ready(refuse, recipe.model.encoder.cube)

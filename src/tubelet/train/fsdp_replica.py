@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from tubelet.methods.base import Method, state_of
 from tubelet.models.encoders import blocks_of
 from tubelet.nn.block import Block
 from tubelet.nn.constants import restore_constants
@@ -17,7 +18,7 @@ from tubelet.train.building import has_weights, to_meta
 from tubelet.train.checkpoint import folder as checkpoint
 from tubelet.train.checkpoint.folder import Checkpoint
 from tubelet.train.distributed.device import compile_blocks
-from tubelet.train.distributed.process_group import is_main, place
+from tubelet.train.distributed.process_group import agree_on, is_main, place
 from tubelet.train.distributed.shard import local_rows, scatter
 from tubelet.train.job import Job
 from tubelet.train.optim import Optimizer
@@ -41,6 +42,7 @@ class FSDPReplica:
         shells = [one for one in (self._method, self._average) if one is not None]
         self._roots = [_spread(shell, root, device) for shell in shells]
         self.optimizer = Optimizer(job.groups, dict(job.method.named_parameters()), job.recipe.optim)
+        self._state = state_of(job.method, cast(Method, job.method).state_buffers())  # whole in each rank
 
     def __call__(self, batch: Batch) -> Output:
         self._method.train()
@@ -57,6 +59,9 @@ class FSDPReplica:
             for kept, value in zip(self._average.parameters(), self._method.parameters(), strict=True):
                 local_rows(kept).copy_(local_rows(value))
             self._copy_buffers(self._average)
+
+    def share_state(self) -> None:
+        agree_on(self._state)
 
     @torch.no_grad()
     def update_ema(self) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
-from tubelet.data.dataset import HostBatch
+from tubelet.data.dataset import Skipped
 from tubelet.train.job import Job
 from tubelet.train.records.log import LOG, RunLog, read_log
 from tubelet.train.records.metric_buffer import MetricBuffer, StepRecord
@@ -24,28 +22,23 @@ class Journal:
     """Opens log.jsonl, TensorBoard and skipped.csv of a run that goes on after `step`."""
 
     def __init__(self, job: Job, watch: Watch, *, step: int, total: int) -> None:
-        videos = job.dataset.videos
+        videos = {one.name: one.dataset.videos for one in job.streams}
         self._watch, self._total = watch, total
-        mixture = job.mixture
-        count = len(videos) if mixture is None else sum(share.videos for share in mixture.shares)
-        share = job.recipe.data.max_skipped
-        self._skips = Skips(job.out, step=step, count=count, max_skipped=share, mixture=mixture)
-        self._metrics = MetricBuffer(job.out, name_of=lambda index: str(videos[index].where))
+        self._skips = Skips(job.out, job.streams, step=step)
+        self._metrics = MetricBuffer(job.out, name_of=lambda stream, index: str(videos[stream][index].where))
         self._throughput = Throughput(job.throughput_scale())
         self._log = RunLog(job.out, step=step)
 
-    def note_skipped(self, loaded: HostBatch, step: int) -> None:
+    def note_skipped(self, skipped: Sequence[Skipped], step: int) -> None:
         """Write down files of the step that could not be read; ValueError where they are too many by now."""
-        new = self._skips.note(loaded.skipped, step)
+        new = self._skips.note(skipped, step)
         for one in new[:_SHOWN_SKIPS]:
-            source = self._skips.source_of(one)
-            which = f" (source {source}, {self._skips.count_of(source)} skipped so far)" if source else ""
-            self._watch.say(f"skipped {one.path}{which}: {one.reason}")
+            self._watch.say(f"skipped {one.path}{self._skips.origin_of(one)}: {one.reason}")
         if len(new) > _SHOWN_SKIPS:
             self._watch.say(f"skipped {len(new) - _SHOWN_SKIPS} more, see {self._skips.path}")
 
     def add(self, taken: StepRecord, *, clips: int) -> None:
-        """A step with an update."""
+        """A step with an update; `clips` are those of the first stream."""
         self._metrics.add(taken)
         self._throughput.count(clips)
 
@@ -106,12 +99,6 @@ class Journal:
         self._log.close()
 
 
-def video_index(loaded: HostBatch) -> torch.Tensor:
-    """Indices of the videos of a batch, on the host, all streams after one another."""
-    assert loaded.batch is not None
-    return torch.cat([clips.index for clips in loaded.batch.clips.values()])
-
-
 class SilentJournal:
     """Writes nothing. It measures after the same epochs as rank 0, for they share the videos."""
 
@@ -119,7 +106,7 @@ class SilentJournal:
         records = [record for record in read_log(out / LOG) if record["step"] <= step]
         self._evaluated = {record["epoch"] for record in records if "evaluation" in record}
 
-    def note_skipped(self, loaded: HostBatch, step: int) -> None:
+    def note_skipped(self, skipped: Sequence[Skipped], step: int) -> None:
         """Nothing: rank 0 counts those of all ranks."""
 
     def add(self, taken: StepRecord, *, clips: int) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from tubelet.data.order import StepSampler, steps_per_epoch
+from tubelet.data.order import steps_per_epoch
+from tubelet.data.streams import StreamSampler
 from tubelet.data.workers.loader import Loader, worker_deaths
 from tubelet.disk.lock import only_run_in
+from tubelet.methods.base import Method
 from tubelet.recipe import write_recipe
 from tubelet.rng import step_rng
 from tubelet.train.checkpoint import folder as checkpoint
@@ -28,7 +28,7 @@ from tubelet.train.records.metric_buffer import StepRecord
 from tubelet.train.records.watch import RunFacts, SilentWatch, Watch
 from tubelet.train.replica import replica_of
 from tubelet.train.schedule import learning_rates
-from tubelet.types import Batch
+from tubelet.types import VIDEO
 
 __all__ = ["Job", "fit", "parts"]
 
@@ -68,8 +68,13 @@ class _Loop:
         self.replica = replica_of(job, self.device)
         self.step = self.saved_step = self._resume()
         self.sampler = self._sampler()
-        count = cast(Callable[[Batch], float], job.method.count)
-        self.step_plan = StepPlan(self.sampler, count, pieces=recipe.run.accumulate, device=self.device)
+        self.step_plan = StepPlan(
+            self.sampler,
+            cast(Method, job.method),
+            weights={one.name: one.weight for one in job.streams},
+            pieces=recipe.run.accumulate,
+            device=self.device,
+        )
         self.stops: int | None = None  # the signal to stop after this step, known to all ranks
 
     def run(self) -> Path:
@@ -96,7 +101,7 @@ class _Loop:
         self.watch.start(self._facts())
         data = self.recipe.data
         loader = Loader(
-            self.job.dataset,
+            self.job.streams,
             self.sampler,
             workers=data.workers,
             device=self.device,
@@ -135,11 +140,10 @@ class _Loop:
             views=self.recipe.data.views,
         )
 
-    def _sampler(self) -> StepSampler:
-        here, mixture = place(), self.job.mixture
-        return StepSampler(
-            len(self.job.dataset) if mixture is None else mixture,
-            batch_size=self.recipe.run.batch_size,
+    def _sampler(self) -> StreamSampler:
+        here = place()
+        return StreamSampler(
+            self.job.streams,
             seed=self.recipe.seed,
             start=self.step,
             stop=len(self.rates),
@@ -148,37 +152,36 @@ class _Loop:
         )
 
     def _take(self, loader: Loader) -> None:
-        """One optimiser step, or none where no file of the batch could be read."""
+        """One optimiser step, or none where no file of a stream could be read."""
         device_batch = loader.take()
         rate, epoch = float(self.rates[self.step]), self.step // self.steps_per_epoch
         agreement = self.step_plan.agree(device_batch.host, self.step, stop=self.stop.signal)
         self.step, self.stops = agreement.step, agreement.stop
-        self.journal.note_skipped(replace(device_batch.host, skipped=agreement.skipped), self.step)
-        if agreement.clips == 0:
+        self.journal.note_skipped(agreement.skipped, self.step)
+        if not agreement.is_complete:
             files = len(agreement.skipped)
             self.journal.add_skipped(step=self.step, epoch=epoch, learning_rate=rate, files=files)
             return
         loss, metrics = self._backward(self.step_plan.split(device_batch, agreement))
         norm = self.replica.optimizer.clip_gradients(self.recipe.optim.clip_grad)
         self.replica.optimizer.step(rate)
+        self.replica.share_state()
         self.replica.update_ema()
-        self.journal.add(
-            StepRecord(self.step, epoch, rate, loss, norm, metrics, agreement.index), clips=agreement.clips
-        )
+        record = StepRecord(self.step, epoch, rate, loss, norm, metrics, agreement.index)
+        self.journal.add(record, clips=agreement.clips[VIDEO])
         if self.device.type == "cuda" and self.stop.signal is None:
             loader.fetch_ahead()  # while the GPU works on this step
 
     def _backward(self, pieces: list[MicroBatch]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Gradients of the mean over the whole batch, piece by piece: each piece weighs as much as it counts."""
+        """Gradients of the loss of the whole batch, piece by piece, and its numbers for the log."""
         sums: dict[str, Tensor] = {}
         with step_rng(self.recipe.seed, self.step), plain_compile_errors(self.recipe.run, self.device):
             for number, piece in enumerate(pieces, start=1):
                 with piece.draws(self.recipe.seed, self.step), self.replica.no_sync(number == len(pieces)):
                     with autocast(self.device, self.precision):
                         output = self.replica(piece.batch)
-                    (output.loss * (piece.share * self.replica.scale)).backward()
-                for name, value in {"loss": output.loss, **output.metrics}.items():
-                    part = value.detach() * piece.share
+                    piece.loss(output.losses, scale=self.replica.scale).backward()
+                for name, part in piece.scalars(output).items():
                     sums[name] = sums[name] + part if name in sums else part
         if place().world > 1:
             sums = dict(zip(sums, sum_over_ranks(torch.stack(list(sums.values()))).unbind(), strict=True))

@@ -11,11 +11,12 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import nn
 
+from tubelet.methods.base import Method, state_of
 from tubelet.train.building import spreads
 from tubelet.train.checkpoint import folder as checkpoint
 from tubelet.train.checkpoint.folder import Checkpoint
 from tubelet.train.distributed.device import compile_blocks
-from tubelet.train.distributed.process_group import barrier, is_main, place
+from tubelet.train.distributed.process_group import agree_on, barrier, is_main, place
 from tubelet.train.fsdp_replica import FSDPReplica
 from tubelet.train.job import Job
 from tubelet.train.optim import Optimizer
@@ -35,6 +36,9 @@ class Replica(Protocol):
 
     def no_sync(self, last: bool) -> AbstractContextManager[None]:
         """Around forward and backward of a piece: gradients are summed over ranks with the `last` one."""
+
+    def share_state(self) -> None:
+        """After an update, and before `update_ema`: ranks agree on the buffers that are learnt; all ranks call this."""
 
     def update_ema(self) -> None:
         """After an update: the average takes in the weights."""
@@ -71,6 +75,7 @@ class DDPReplica:
             self.form = "ddp"
             self._called = _beside_its_like(job.method, device)
         self.optimizer = Optimizer(job.groups, dict(job.method.named_parameters()), job.recipe.optim)
+        self._state = state_of(job.method, cast(Method, job.method).state_buffers())
         if job.ema is not None:
             job.ema.average.to(device)
 
@@ -82,6 +87,9 @@ class DDPReplica:
         if last or not isinstance(self._called, nn.parallel.DistributedDataParallel):
             return nullcontext()
         return cast(AbstractContextManager[None], self._called.no_sync())
+
+    def share_state(self) -> None:
+        agree_on(self._state)
 
     def update_ema(self) -> None:
         if self._job.ema is not None:
@@ -120,6 +128,6 @@ def _beside_its_like(method: nn.Module, device: torch.device) -> nn.Module:
         return nn.parallel.DistributedDataParallel(
             method,
             device_ids=[torch.cuda.current_device()] if device.type == "cuda" else None,
-            broadcast_buffers=False,  # they are constants
+            broadcast_buffers=False,  # they are constants, or `share_state` is for them
             gradient_as_bucket_view=True,
         )

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 from toy_run import ToySet
 
-from tubelet.data.order import StepSampler
+from tubelet.data.streams import StreamSampler, StreamSet
 from tubelet.data.workers.loader import DeviceBatch, Loader
 
 
@@ -55,8 +55,9 @@ def hang() -> None:
 
 
 def feed(dataset: Any, *, workers: int = 2, seconds: float | None = None) -> Loader:
-    sampler = StepSampler(10, batch_size=3, seed=0, start=1, stop=6)
-    return Loader(dataset, sampler, workers=workers, device=torch.device("cpu"), seconds_per_file=seconds)
+    streams = (StreamSet("video", dataset, 3),)
+    sampler = StreamSampler(streams, seed=0, start=1, stop=6)
+    return Loader(streams, sampler, workers=workers, device=torch.device("cpu"), seconds_per_file=seconds)
 
 
 def all_steps(source: Loader) -> list[DeviceBatch]:

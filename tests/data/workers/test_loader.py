@@ -11,13 +11,14 @@ import pytest
 import torch
 from toy_run import ToySet
 
-from tubelet.data.order import StepSampler
+from tubelet.data.streams import StreamSampler, StreamSet
 from tubelet.data.workers.loader import DeviceBatch, Loader, worker_deaths
 
 
 def feed(workers: int, *, start: int = 0, bad: tuple[int, ...] = ()) -> Loader:
-    sampler = StepSampler(10, batch_size=3, seed=0, start=start, stop=5)
-    return Loader(ToySet(count=10, bad=bad), sampler, workers=workers, device=torch.device("cpu"))
+    streams = (StreamSet("video", ToySet(count=10, bad=bad), 3),)
+    sampler = StreamSampler(streams, seed=0, start=start, stop=5)
+    return Loader(streams, sampler, workers=workers, device=torch.device("cpu"))
 
 
 def same(one: DeviceBatch, other: DeviceBatch) -> bool:
@@ -66,8 +67,10 @@ class Slow(ToySet):
 @pytest.mark.parametrize(("workers", "waits_less"), [(1, True), (0, False)])
 def test_little_is_waited_where_the_steps_take_longer_than_the_reading(workers: int, waits_less: bool) -> None:
     """A worker reads 3 videos in 0.15 s, a step takes 0.3 s."""
-    sampler = StepSampler(10, batch_size=3, seed=0, start=0, stop=6)
-    source = Loader(Slow(count=10), sampler, workers=workers, device=torch.device("cpu"))
+    streams = (StreamSet("video", Slow(count=10), 3),)
+    source = Loader(
+        streams, StreamSampler(streams, seed=0, start=0, stop=6), workers=workers, device=torch.device("cpu")
+    )
     waits: list[float] = []
     for _ in range(6):
         before = source.waited_seconds

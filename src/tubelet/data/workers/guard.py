@@ -5,97 +5,93 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 import torch
 from torch.utils.data import get_worker_info
 
-from tubelet.data.dataset import Skipped
+from tubelet.data.dataset import Sample, Skipped
+from tubelet.data.streams import Key, TrainingSet
 from tubelet.video.lists.manifest import VideoRef
 from tubelet.video.read.limits import MEMORY_BYTES, last_resort
 
 CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL})
 """Signals that a process brings upon itself: the file it was reading is to blame. SIGKILL comes from elsewhere."""
 
-
-@runtime_checkable
-class TrainingSet(Protocol):
-    """A data set read by (epoch, index) keys; `videos` are in the order of the indices.
-
-    An epoch takes as many of them as its length: each once, unless a mixture chooses (`tubelet.data.mixture`).
-    """
-
-    @property
-    def videos(self) -> Sequence[VideoRef]:
-        """The video of each index."""
-
-    def __len__(self) -> int:
-        """How many videos an epoch takes."""
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        """What `tubelet.data.dataset.collate` takes: a sample, or why there is none."""
+_Place = tuple[str, int]
+"""A stream, and the index of a video in it."""
 
 
 class GuardedDataset:
-    """A data set whose videos are read within limits where a worker process reads them.
+    """The data sets of all streams, whose videos are read within limits where a worker process reads them.
 
-    A worker ends itself when a file takes more than `seconds` by far: a file that is merely slow is given up by its
-    reader before that. `blame` notes the file that a dead process was reading; workers that are started afterwards
-    leave it out, as `Skipped` with the reason.
+    Keys are `tubelet.data.streams.Key`, and what they give bears the name of its stream. A worker ends itself when a
+    file takes more than `seconds` by far: a file that is merely slow is given up by its reader before that. `blame`
+    notes the file that a dead process was reading; workers that are started afterwards leave it out, as `Skipped` with
+    the reason.
     """
 
-    def __init__(self, dataset: TrainingSet, *, workers: int, seconds: float | None) -> None:
-        self._dataset, self._seconds = dataset, seconds
-        self._given_up: dict[int, str] = {}
-        self._reading = torch.full((workers, 2), -1, dtype=torch.int64).share_memory_()  # process, index
+    def __init__(self, datasets: Mapping[str, TrainingSet], *, workers: int, seconds: float | None) -> None:
+        self._datasets, self._names, self._seconds = dict(datasets), tuple(datasets), seconds
+        self._given_up: dict[_Place, str] = {}
+        self._reading = torch.full((workers, 3), -1, dtype=torch.int64).share_memory_()  # process, stream, index
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return sum(len(dataset) for dataset in self._datasets.values())
 
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        index = key[1]
-        if index in self._given_up:
-            video = self._dataset.videos[index]
-            return Skipped(index, video.name, video.where, self._given_up[index])
+    def __getitem__(self, key: Key) -> Sample | Skipped:
+        place = (key.stream, key.video)
+        if place in self._given_up:
+            video = self._video(place)
+            return Skipped(key.video, video.name, video.where, self._given_up[place], key.stream)
         worker = get_worker_info()
         if worker is None:
-            return self._dataset[key]
+            return self._read(key)
         row = self._reading[worker.id]
-        row[0], row[1] = multiprocessing.current_process().pid or -1, index
+        row[0], row[1] = multiprocessing.current_process().pid or -1, self._names.index(key.stream)
+        row[2] = key.video
         with last_resort(seconds=self._hard_seconds, memory_bytes=MEMORY_BYTES):
-            item = self._dataset[key]
-        row[1] = -1
+            item = self._read(key)
+        row[2] = -1
         return item
 
     def read_by(self, process: BaseProcess) -> Path | None:
         """The file that a worker was reading when it died; None where it was not reading."""
-        index = self._index_of(process)
-        return None if index is None else self._dataset.videos[index].path
+        place = self._place_of(process)
+        return None if place is None else self._video(place).path
 
     def blame(self, process: BaseProcess) -> bool:
         """Give up the file that a dead worker was reading, if the file is what killed it; whether it was."""
-        index, code = self._index_of(process), process.exitcode
-        if index is None or code is None or code >= 0:
+        place, code = self._place_of(process), process.exitcode
+        if place is None or code is None or code >= 0:
             return False
         if -code == signal.SIGALRM:
-            self._given_up[index] = f"not read within {self._seconds:g} seconds: the decoder hangs"
+            self._given_up[place] = f"not read within {self._seconds:g} seconds: the decoder hangs"
         elif -code in CRASHES:
-            self._given_up[index] = f"reading it kills the process ({signal.Signals(-code).name})"
-        return index in self._given_up
+            self._given_up[place] = f"reading it kills the process ({signal.Signals(-code).name})"
+        return place in self._given_up
+
+    def _read(self, key: Key) -> Sample | Skipped:
+        item: Sample | Skipped = self._datasets[key.stream][key.epoch, key.video]
+        return replace(item, stream=key.stream)
+
+    def _video(self, place: _Place) -> VideoRef:
+        stream, index = place
+        return self._datasets[stream].videos[index]
 
     @property
     def _hard_seconds(self) -> float | None:
         return None if self._seconds is None else 1.25 * self._seconds + 1
 
-    def _index_of(self, process: BaseProcess) -> int | None:
-        for pid, index in self._reading.tolist():
+    def _place_of(self, process: BaseProcess) -> _Place | None:
+        for pid, stream, index in self._reading.tolist():
             if pid == process.pid and index >= 0:
-                return int(index)
+                return self._names[stream], index
         return None
 
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import copy
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tubelet.data.dataset import HostBatch, collate
-from tubelet.data.order import StepSampler
-from tubelet.data.workers.guard import DeathSignals, GuardedDataset, TrainingSet
+from tubelet.data.streams import StreamSampler, StreamSet, TrainingSet
+from tubelet.data.workers.guard import DeathSignals, GuardedDataset
 from tubelet.data.workers.start_handshake import StartHandshake
 from tubelet.types import Batch
 
@@ -39,8 +38,9 @@ class DeviceBatch:
 
 
 class Loader:
-    """The steps of `sampler`, one `take` each. `waited_seconds` is the time spent waiting for data so far.
+    """The steps of `sampler`, one `take` each, with clips of all `streams`.
 
+    `waited_seconds` is the time spent waiting for data so far.
     With `workers` = 0 the files are read between the steps, in this process. A worker that dies is replaced, and what
     it had not delivered is read again; a file that crashed it, or kept it far longer than `seconds_per_file`, is
     skipped from then on. ValueError where workers go on dying with no file to blame.
@@ -48,8 +48,8 @@ class Loader:
 
     def __init__(
         self,
-        dataset: TrainingSet,
-        sampler: StepSampler,
+        streams: Sequence[StreamSet],
+        sampler: StreamSampler,
         *,
         workers: int,
         device: torch.device,
@@ -59,7 +59,8 @@ class Loader:
         self._sampler, self._workers, self._device = sampler, workers, device
         self._left = len(sampler)
         self._begun = StartHandshake(workers)
-        self._guarded = GuardedDataset(dataset, workers=workers, seconds=seconds_per_file)
+        datasets = {one.name: one.dataset for one in streams}
+        self._guarded = GuardedDataset(datasets, workers=workers, seconds=seconds_per_file)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ahead: DeviceBatch | None = None
         self._signals = DeathSignals()
@@ -74,7 +75,7 @@ class Loader:
         if self._stream is not None and device_batch.batch is not None:
             current = torch.cuda.current_stream(self._device)
             current.wait_stream(self._stream)
-            for tensor in _tensors(device_batch.batch):
+            for tensor in device_batch.batch.tensors():
                 tensor.record_stream(current)
         return device_batch
 
@@ -165,15 +166,6 @@ def _death(how: str) -> str:
 
 def _in_words(code: int | None) -> str:
     return f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code: {code}"
-
-
-def _tensors(batch: Batch) -> Iterator[Tensor]:
-    for clips in batch.clips.values():
-        yield from (clips.video, clips.index)
-    for split in batch.splits.values():
-        yield from split.tensors()
-    if batch.labels is not None:
-        yield batch.labels
 
 
 def start_worker(begun: StartHandshake, worker: int) -> None:

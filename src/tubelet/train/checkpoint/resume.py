@@ -32,9 +32,10 @@ FREE: Final = frozenset(
     }
 )
 """Fields that may change between two parts of one run: no number in it depends on them, or, where processes share the
-work in another way or blocks are compiled, by rounding alone. A teacher may have moved: its weights are compared."""
-_PLACE: Final = re.compile(r"\.\d+(?=\.)")
-"""The place of one of several targets in the name of a field."""
+work in another way or blocks are compiled, by rounding alone. A teacher may have moved: its weights are compared. The
+same fields of further streams may change, too."""
+_PART: Final = re.compile(r"^streams\.\w+\.|\.\d+(?=\.)")
+"""What stands before the field of a further stream, and the place of one of several targets: no field is told by it."""
 
 
 def prepare(out: Path, *, fresh: bool) -> None:
@@ -111,7 +112,7 @@ def _check_recipe(out: Path, state: Mapping[str, Any], recipe: PretrainRecipe | 
 def changed_fields(before: Mapping[str, Any], recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, tuple[Any, Any]]:
     """Old and new value of each field that differs from a stored recipe, but for the fields `FREE`."""
     old, new = _flat(_completed(before, recipe)), _flat(recipe.model_dump(mode="json"))
-    names = [name for name in sorted(old.keys() | new.keys()) if _PLACE.sub("", name) not in FREE]
+    names = [name for name in sorted(old.keys() | new.keys()) if _PART.sub("", name) not in FREE]
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
 

@@ -109,7 +109,7 @@ def barrier() -> None:
 def gather(numbers: Sequence[float | int]) -> list[list[float]]:
     """The numbers of every rank, in their order; all give equally many."""
     if place().world == 1:
-        return [list(numbers)]
+        return [list(map(float, numbers))]
     mine = torch.tensor(numbers, dtype=torch.float64)
     found = [torch.empty_like(mine) for _ in range(place().world)]
     dist.all_gather(found, mine, group=hosts())
@@ -152,6 +152,18 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     if place().world > 1:
         dist.all_reduce(values)
     return values
+
+
+@torch.no_grad()
+def agree_on(values: Sequence[Tensor]) -> None:
+    """Make tensors equal in all ranks, in place: the mean of floating-point ones, the numbers of rank 0 of others."""
+    world = place().world
+    for value in values if world > 1 else ():
+        if value.is_floating_point():
+            dist.all_reduce(value)
+            value.div_(world)
+        else:
+            dist.broadcast(value, src=0)
 
 
 def share_batch(batch: Batch | None, *, source: int) -> Batch:

@@ -53,7 +53,8 @@ def scatter(first: dict[str, Tensor], targets: Mapping[str, Tensor]) -> None:
     What is dealt is taken out of `first`, so that nobody holds it longer. No device has more than one whole tensor.
     """
     for name, target in targets.items():
-        value = first.pop(name).to(target.device) if is_main() else torch.empty(target.shape, device=target.device)
+        shape, kind, device = target.shape, target.dtype, target.device
+        value = first.pop(name).to(device) if is_main() else torch.empty(shape, dtype=kind, device=device)
         if is_sharded(target):
             local_rows(target).copy_(local_rows(_shared(value, target, source=0)))
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ _SHOWN_FILES: Final = 6
 
 @dataclass(frozen=True)
 class StepRecord:
-    """A step that was taken. The tensors are scalars on the device; `index` names the videos, on the host."""
+    """A step that was taken. Tensors are scalars on the device, but for `index`: the videos by stream, on the host."""
 
     step: int
     epoch: int
@@ -29,13 +29,13 @@ class StepRecord:
     loss: Tensor
     grad_norm: Tensor
     metrics: Mapping[str, Tensor]
-    index: Tensor
+    index: Mapping[str, Tensor]
 
 
 class MetricBuffer:
-    """Collects steps, and reads them with one look at the device. `name_of` gives the file of a video's index."""
+    """Collects steps, and reads them with one look at the device. `name_of(stream, index)` gives a video's file."""
 
-    def __init__(self, out: Path, *, name_of: Callable[[int], str]) -> None:
+    def __init__(self, out: Path, *, name_of: Callable[[str, int], str]) -> None:
         self._out, self._name_of = out, name_of
         self._pending: list[StepRecord | dict[str, Any]] = []
 
@@ -69,12 +69,21 @@ class MetricBuffer:
         return {"step": taken.step, "epoch": taken.epoch, "loss": loss, "lr": rate, "grad_norm": norm, **known}
 
     def _complaint(self, taken: StepRecord, loss: float, norm: float) -> str:
-        files = list(dict.fromkeys(self._name_of(index) for index in taken.index.tolist()))
-        facts = {"step": taken.step, "loss": str(loss), "grad_norm": str(norm), "files": list(map(writable, files))}
+        """Names the files of the step: a list where there is one stream, and one by stream where there are several."""
+        files = {name: self._files(name, index) for name, index in taken.index.items()}
+        [only, *others] = files.values()
+        facts = {"step": taken.step, "loss": str(loss), "grad_norm": str(norm), "files": files if others else only}
         write_text(self._out / NON_FINITE, json.dumps(facts, indent=1) + "\n")
-        listed = ", ".join(map(one_line, files[:_SHOWN_FILES]))
-        more = f" and {len(files) - _SHOWN_FILES} more, see {NON_FINITE}" if len(files) > _SHOWN_FILES else ""
+        named = "; ".join(f"{name}: {_listed(some)}" for name, some in files.items()) if others else _listed(only)
         return (
             f"step {taken.step}: loss {loss}, gradient norm {norm}, which is not finite; nothing of it was saved; "
-            f"files of the batch: {listed}{more}; lower optim.lr or set optim.clip_grad, and start with --fresh"
+            f"files of the batch: {named}; lower optim.lr or set optim.clip_grad, and start with --fresh"
         )
+
+    def _files(self, stream: str, index: Tensor) -> list[str]:
+        return list(dict.fromkeys(writable(self._name_of(stream, one)) for one in index.tolist()))
+
+
+def _listed(files: Sequence[str]) -> str:
+    more = f" and {len(files) - _SHOWN_FILES} more, see {NON_FINITE}" if len(files) > _SHOWN_FILES else ""
+    return ", ".join(map(one_line, files[:_SHOWN_FILES])) + more
