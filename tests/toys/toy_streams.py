@@ -90,7 +90,7 @@ class TwoShapes(nn.Module):
             clip = torch.arange(len(tokens)).unsqueeze(1)
             colours = cubes.flatten(3).mean(3)[clip, split.wanted]
             predicted: Tensor = self.head[name](tokens[clip, split.wanted])
-            losses[name] = weighted_mean((predicted - colours).square().mean(-1), split.weight)
+            losses[name] = weighted_mean((predicted.float() - colours).square().mean(-1), split.weight)
             metrics[name] = {
                 "miss": ((predicted.detach() - colours).abs().mean(2) * split.weight).sum() / split.weight.sum()
             }

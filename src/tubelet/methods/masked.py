@@ -25,7 +25,8 @@ class MaskedMethod(nn.Module):
         self.encoder = encoder
         self.target = target
         self.decode: DecodedRule = All()
-        self.other_streams: dict[str, tuple[Target, DecodedRule]] = {}
+        self.other_targets: dict[str, Target] = {}
+        self.other_decodes: dict[str, DecodedRule] = {}
 
     @property
     def grid(self) -> Grid:
@@ -50,22 +51,30 @@ class MaskedMethod(nn.Module):
                 f"streams.{name}.target {target.kind} has {width} numbers a token, and the head of this model predicts "
                 f"{known}: leave the target out, or choose one of the same size"
             )
-        self.other_streams[name] = target, decode
+        self.other_targets[name], self.other_decodes[name] = target, decode
 
     def forward(self, batch: Batch) -> Output:
         """Mean loss over the scored tokens of each stream, of which each counts as much, whatever clip it is of."""
         scores = {name: self._score(name, batch) for name in batch.clips}
-        return Output({name: one[0] for name, one in scores.items()}, {name: one[1] for name, one in scores.items()})
+        return Output(
+            {name: score.loss for name, score in scores.items()},
+            {name: score.metrics for name, score in scores.items()},
+        )
 
     def _score(self, name: str, batch: Batch) -> Score:
-        video = batch.clips[name].video
-        target, decode = (self.target, self.decode) if name == VIDEO else self.other_streams[name]
+        video, given = batch.clips[name].video, batch.splits[name]
+        target = self.target if name == VIDEO else self.other_targets[name]
         with stream_rng(name):
-            split = decode.choose_wanted(batch.splits[name], video, self.cube)
+            split = self.chosen(given, video, name)
             prediction = self.predict(video, split)
-        known = batch.targets.get(name)
+        known = batch.targets.get(name) if split is given else None  # what the device chose, nobody knew beforehand
         wanted = target.rows(video, split.wanted, self.cube) if known is None else known
         return target.score(prediction, wanted, split.weight)
+
+    def chosen(self, split: Split, video: Num[Tensor, "B C T H W"], name: str = VIDEO) -> Split:
+        """The split with the wanted tokens of these clips, by the stream's decode rule; shapes and weights stay."""
+        decode = self.decode if name == VIDEO else self.other_decodes[name]
+        return decode.choose_wanted(split, video, self.cube)
 
     def predict(self, video: Num[Tensor, "B C T H W"], split: Split) -> Float[Tensor, "B K P"]:
         """Predictions of the wanted tokens. `video` is uint8 or float in 0..255."""

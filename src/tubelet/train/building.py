@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from tubelet.methods.masked import MaskedMethod
 from tubelet.recipe import PretrainRecipe, Run, StreamRecipe, streams_of
 from tubelet.rng import step_rng
-from tubelet.targets.frozen import FrozenSpec, FrozenTarget
+from tubelet.targets.frozen import FrozenSpec
 from tubelet.targets.unions import Target
 from tubelet.train.distributed.process_group import is_main, place
 from tubelet.weights.teachers import live_target
@@ -83,10 +84,10 @@ def _target_of(stream: StreamRecipe, recipe: PretrainRecipe, target: Target) -> 
     if stream.target == recipe.target:
         return target
 
-    def read(spec: FrozenSpec) -> FrozenTarget:
+    def refuse(spec: FrozenSpec) -> NoReturn:
         raise ValueError(
-            f"streams.{stream.name}.target {spec.kind} asks a network of its own, which only the target of the stream "
-            "video may: leave it out, or choose pixels or hog"
+            f"streams.{stream.name}.target {spec.kind} asks a network of its own, which only the target of "
+            "the stream video may: leave it out, or choose pixels or hog"
         )
 
-    return stream.target.ready(read, recipe.model.encoder.cube)
+    return stream.target.ready(refuse, recipe.model.encoder.cube)
