@@ -1,11 +1,13 @@
 """What describes a run: typed, strict, printable as YAML, overridable from the command line, read back from a file."""
 
 from tubelet.recipe.data import Data, LabelledData, LabelledSource, VideoSource, reading_of
-from tubelet.recipe.kinds import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe.kinds import SINGLE_RUNS, EncoderRun, FinetuneRecipe, PretrainRecipe, encoder_run
 from tubelet.recipe.progressive import ProgressiveRecipe, Stage
 from tubelet.recipe.run import FreshHead, Optim, Run, SameClasses, Schedule, StartHead, Views
+from tubelet.recipe.single import SingleRun
 from tubelet.recipe.stages import change_stages, resolved
 from tubelet.recipe.text import (
+    AnyRecipe,
     override,
     parse_any_recipe,
     parse_recipe,
@@ -16,7 +18,10 @@ from tubelet.recipe.text import (
 )
 
 __all__ = [
+    "SINGLE_RUNS",
+    "AnyRecipe",
     "Data",
+    "EncoderRun",
     "FinetuneRecipe",
     "FreshHead",
     "LabelledData",
@@ -27,11 +32,13 @@ __all__ = [
     "Run",
     "SameClasses",
     "Schedule",
+    "SingleRun",
     "Stage",
     "StartHead",
     "VideoSource",
     "Views",
     "change_stages",
+    "encoder_run",
     "override",
     "parse_any_recipe",
     "parse_recipe",

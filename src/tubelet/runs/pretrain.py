@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from tubelet.train.building import build_method
-
 from functools import partial
 from pathlib import Path
+from typing import Final
 
-from tubelet.plan.count.peaks import throughput_scale_of
+import torch
 
+from tubelet.data.class_names import Names
 from tubelet.data.dataset import ClipPlan, MaskDraw
 from tubelet.masks import draw_mask
 from tubelet.methods.masked import MaskedMethod
+from tubelet.plan.count.peaks import throughput_scale_of
+from tubelet.plan.plan import make_plan
 from tubelet.recipe import PretrainRecipe, reading_of
 from tubelet.rng import generator, step_rng
-from tubelet.targets.frozen import FrozenSpec
-from tubelet.train.building import building, has_weights
-from tubelet.train.checkpoint.folder import latest
-from tubelet.train.distributed.process_group import is_main, joined
-from tubelet.train.checkpoint.export import write_model
-from tubelet.train.job import Job
-from tubelet.train.loop import fit
+from tubelet.runs.runner import Ahead, Runner
+from tubelet.runs.skeleton import Beginning, Prepared, check_steps, run_single
+from tubelet.runs.teacher_record import known_target
+from tubelet.sets.unlabelled import clip_plan, training_set, unlabelled_sources, videos_of_epoch
+from tubelet.spec import replace
+from tubelet.train.building import build_method, building, has_weights
+from tubelet.train.distributed.device import pick_device
 from tubelet.train.optim import parameter_groups
-from tubelet.train.checkpoint.resume import check_apart, prepare
-from tubelet.sets.unlabelled import training_set, unlabelled_sources
-from tubelet.runs.teacher_record import check_teacher, known_target, write_teacher
-from tubelet.train.records.watch import SilentWatch, Watch
-from tubelet.weights.start import start_whole
-from tubelet.weights.teachers import live_target
+from tubelet.train.records.watch import Watch
+from tubelet.weights.imported import Imported
+from tubelet.weights.start import start_whole, whole_state
+from tubelet.weights.teachers import planned_target
 
 
 def pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool = False) -> Path:
@@ -37,60 +37,85 @@ def pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool = F
     `tubelet.train.loop.fit`, and ValueError for videos or weights that are not there. Under torchrun all ranks call
     this, and the first one writes and speaks.
     """
-    with joined(recipe.run, watch.say):
-        return _pretrain(recipe, out, watch if is_main() else SilentWatch(), fresh=fresh)
+    return run_single(recipe, out, watch, fresh=fresh, prepared=_prepared)
 
 
-def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -> Path:
+def _prepared(recipe: PretrainRecipe, beginning: Beginning) -> Prepared:
+    watch = beginning.watch
     sources = unlabelled_sources(recipe.data, watch.say, clip_frames=recipe.clip.frames)
-    goes_on = latest(out) is not None and not fresh
-    if not goes_on:
-        check_apart(
-            out,
-            {
-                "start": recipe.start,
-                "target.teacher": recipe.target.teacher if isinstance(recipe.target, FrozenSpec) else None,
-            },
-        )
-    with building(recipe.run, goes_on=goes_on):
+    beginning.check_apart({"start": recipe.start, "target.teacher": recipe.teacher})
+    with building(recipe.run, goes_on=beginning.goes_on):
         method = build_method(recipe)
-    taught = known_target(method.target, watch)
-    if goes_on:
-        check_teacher(out, taught)
-    if recipe.start is not None and not goes_on and has_weights(method):  # before `fresh` removes anything
+    teacher = known_target(method.target, watch)
+    if recipe.start is not None and not beginning.goes_on and has_weights(method):
         started = start_whole(method, Path(recipe.start))
-        watch.say(f"weights from {started.file}")
-        for note in started.notes:
-            watch.say(note)
+        for line in (f"weights from {started.file}", *started.notes):
+            watch.say(line)
     plan, mixes = plan_of(recipe, method), bool(recipe.data.sources)
-    dataset, mixture = training_set(sources, plan, mixes=mixes, say=watch.say)  # may refuse, too
-    draw_mask(recipe, method.grid, generator(recipe.seed, 0))  # may find that its grid cannot be hidden so
-    prepare(out, fresh=fresh)
-    write_teacher(out, taught)
-    job = Job(
+    dataset, mixture = training_set(sources, plan, mixes=mixes, say=watch.say)
+    _check_mask(recipe, method)
+    return Prepared(
         recipe=recipe,
-        out=out,
         method=method,
         groups=parameter_groups(dict(method.named_parameters()), weight_decay=recipe.optim.weight_decay),
         dataset=dataset,
         mixture=mixture,
+        weights=method.state_dict,
+        teacher=teacher,
         throughput_scale=partial(throughput_scale_of, recipe, method.target),
     )
-    fit(job, watch)
-    return write_model(out, recipe, method.state_dict())
-
-
 
 
 def plan_of(recipe: PretrainRecipe, method: MaskedMethod) -> ClipPlan:
     """How clips and masks of the recipe are drawn."""
-    return ClipPlan(
-        clip=recipe.clip,
-        sampler=recipe.data.sampler,
-        augment=recipe.data.augment,
-        seed=recipe.seed,
-        views=recipe.data.views,
-        masks=MaskDraw(recipe, method.grid),
-        cache=None if recipe.data.cache is None else Path(recipe.data.cache),
-        reading=reading_of(recipe.data),
-    )
+    return clip_plan(recipe, masks=MaskDraw(recipe, method.grid))
+
+
+def _check_mask(recipe: PretrainRecipe, method: MaskedMethod) -> None:
+    """ValueError where the grid of the method cannot be hidden as the recipe says."""
+    draw_mask(recipe, method.grid, generator(recipe.seed, 0))
+
+
+def _look(recipe: PretrainRecipe, ahead: Ahead) -> Names:
+    pick_device(recipe.run)
+    reading_of(recipe.data)
+    check_steps(recipe, _videos_of_epoch(recipe))
+    method = _shell(recipe, (), ahead.teacher())
+    _check_mask(recipe, method)
+    start = ahead.start()
+    if start is not None:
+        whole_state(method, start)
+    return ()
+
+
+def _shell(recipe: PretrainRecipe, names: Names, teacher: Imported | None) -> MaskedMethod:
+    del names  # it has no classes
+    target = planned_target(recipe, teacher)
+    with step_rng(recipe.seed, 0), torch.device("meta"):
+        return recipe.model.build(recipe.clip, target)
+
+
+def _videos_of_epoch(recipe: PretrainRecipe) -> int:
+    """At least so many: long videos count once here, as to cut them takes a look at every file."""
+    whole = tuple(replace(source, segment_seconds=None) for source in recipe.data.sources)
+    videos = videos_of_epoch(replace(recipe, data=replace(recipe.data, sources=whole)), _nobody)
+    if videos is None:
+        raise ValueError("no videos to train on: set data.videos or data.sources")
+    if videos < recipe.run.batch_size and whole != recipe.data.sources:
+        return videos_of_epoch(recipe, _nobody) or 0
+    return videos
+
+
+def _nobody(line: str) -> None:
+    """Hears nothing."""
+
+
+PRETRAIN: Final = Runner(
+    recipe=PretrainRecipe,
+    label="pre-training",
+    run=pretrain,
+    look=_look,
+    next_step="tubelet finetune RECIPE --start FOLDER --train LIST --out RUN",
+    shell=_shell,
+    plan=make_plan,
+)

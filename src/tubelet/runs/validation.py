@@ -14,6 +14,7 @@ from tubelet.eval.metrics import top_k
 from tubelet.eval.scoring import pass_unseen, passes, score_videos
 from tubelet.methods.classifier import Classifier
 from tubelet.recipe import FinetuneRecipe
+from tubelet.runs.skeleton import Beginning
 from tubelet.spec import replace
 from tubelet.train.distributed.process_group import gather, place
 from tubelet.train.records.log import LOG, read_log
@@ -23,7 +24,7 @@ BEST: Final = "best_accuracy"
 
 
 def validation(
-    sources: Sequence[Source], recipe: FinetuneRecipe, classifier: Callable[[], Classifier], out: Path
+    sources: Sequence[Source], recipe: FinetuneRecipe, classifier: Callable[[], Classifier], beginning: Beginning
 ) -> Callable[[int], Mapping[str, float]]:
     """What the loop calls after each epoch: accuracy over all videos, that of each of several sources, the best so far.
 
@@ -31,13 +32,17 @@ def validation(
     that cannot be read is a ValueError.
     """
     total = sum(len(source.videos) for source in sources)
+    beginning.watch.say(
+        f"validation after each epoch: one centre view of {total} videos; "
+        "the final weights are saved, not those of the best epoch"
+    )
 
     def validate(epoch: int) -> Mapping[str, float]:
         here, model = place(), classifier()
         right = [_right(source, recipe, model, rank=here.rank, world=here.world) for source in sources]
         by_source = [sum(counts) for counts in zip(*gather(right), strict=True)]
         accuracy = sum(by_source) / total
-        found = {ACCURACY: accuracy, BEST: max([accuracy, *_before(out, epoch)])}
+        found = {ACCURACY: accuracy, BEST: max([accuracy, *_before(beginning.out, epoch)])}
         if len(sources) > 1:
             for source, count in zip(sources, by_source, strict=True):
                 found[f"{ACCURACY}_{source.name}"] = count / len(source.videos)

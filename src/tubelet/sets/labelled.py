@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tubelet.data.dataset import ClipDataset, ClipPlan
+from tubelet.data.dataset import ClipDataset
 from tubelet.data.label_space import LabelSpace, merged, normalised, read_label_space, read_renames, renamed, rows
 from tubelet.data.mixed import MixedDataset, Source
 from tubelet.data.mixture import Mixture
-from tubelet.recipe import FinetuneRecipe, LabelledData, LabelledSource, reading_of
+from tubelet.recipe import FinetuneRecipe, LabelledData, LabelledSource
 from tubelet.recipe.data import source_names
 from tubelet.sets.labels import MANY, Names, class_names, relabelled
-from tubelet.sets.unlabelled import Say, path_or_none, training_set
+from tubelet.sets.unlabelled import Say, clip_plan, path_or_none, training_set
 from tubelet.spec import did_you_mean
 from tubelet.video.lists.manifest import Manifest, VideoRef, check_labels, read_manifest
 
@@ -39,16 +39,7 @@ class LabelledSets:
 
     def dataset(self, recipe: FinetuneRecipe, say: Say) -> tuple[ClipDataset | MixedDataset, Mixture | None]:
         """Training clips, and what an epoch takes of them, which `say` is told."""
-        plan = ClipPlan(
-            clip=recipe.clip,
-            sampler=recipe.data.sampler,
-            augment=recipe.data.augment,
-            seed=recipe.seed,
-            views=recipe.data.views,
-            cache=path_or_none(recipe.data.cache),
-            reading=reading_of(recipe.data),
-        )
-        return training_set(self.train, plan, mixes=self.mixes, say=say)
+        return training_set(self.train, clip_plan(recipe), mixes=self.mixes, say=say)
 
 
 def labelled_sets(recipe: FinetuneRecipe) -> LabelledSets:

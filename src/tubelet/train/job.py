@@ -10,7 +10,7 @@ from torch import nn
 
 from tubelet.data.mixture import Mixture
 from tubelet.data.workers.loader import TrainingSet
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe import SingleRun
 from tubelet.train.optim import Ema, ParameterGroup
 from tubelet.train.records.throughput import ThroughputScale
 
@@ -26,7 +26,7 @@ class Job:
     clips are worth; only rank 0 asks.
     """
 
-    recipe: PretrainRecipe | FinetuneRecipe
+    recipe: SingleRun
     out: Path
     method: nn.Module
     groups: tuple[ParameterGroup, ...]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+    from tubelet.recipe import SingleRun
 
-RecipeT = TypeVar("RecipeT", "PretrainRecipe", "FinetuneRecipe")
+RecipeT = TypeVar("RecipeT", bound="SingleRun")
 
 RECIPE_HELP: Final = "Name of a recipe (tubelet recipes list) or a YAML file."
 CHANGES_HELP: Final = "Changes to the recipe: field=value, such as run.batch_size=64 mask=random."
@@ -34,17 +34,14 @@ MaxSkipped = Annotated[float, typer.Option(min=0, max=1, help="Largest share of 
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run folder stands (this is the default).")]
 
 
-def load_any_recipe(name: str, changes: list[str]) -> PretrainRecipe | FinetuneRecipe:
+def load_any_recipe(name: str, changes: list[str]) -> SingleRun:
     """A shipped recipe by name, or one from a YAML file, with `field=value` changes. ValueError where one is wrong."""
-    from tubelet.recipe import PretrainRecipe, override
+    from tubelet.recipe import override
 
-    recipe = _named(name)
-    if isinstance(recipe, PretrainRecipe):  # `override` gives back the kind that it gets, which mypy must see
-        return override(recipe, changes)
-    return override(recipe, changes)
+    return override(_named(name), changes)
 
 
-def _named(name: str) -> PretrainRecipe | FinetuneRecipe:
+def _named(name: str) -> SingleRun:
     from tubelet.recipe import read_recipe
     from tubelet.recipes import RECIPES
 

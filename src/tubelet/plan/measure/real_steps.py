@@ -32,7 +32,7 @@ from tubelet.models.decoder import DecoderSpec
 from tubelet.models.mvit.spec import MViTSpec, Stage
 from tubelet.models.vit import ViTSpec
 from tubelet.plan.count.shapes import UNKNOWN_CLASSES
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, parse_recipe, to_yaml
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe, encoder_run, parse_recipe, to_yaml
 from tubelet.rng import generator, step_rng
 from tubelet.spec import replace
 from tubelet.train.building import build_method
@@ -239,7 +239,7 @@ def forget_peak() -> None:
 def main() -> None:
     """`python -m tubelet.plan.measure.real_steps FOLDER STEPS`: measure the folder's recipe, leave the result there."""
     folder, steps = Path(sys.argv[1]), int(sys.argv[2])
-    recipe = parse_recipe((folder / "recipe.yaml").read_text(), "recipe")
+    recipe = encoder_run(parse_recipe((folder / "recipe.yaml").read_text(), "recipe"), "recipe")
     _take(_tiny(recipe), 2)
     gc.collect()
     before = resident_bytes(peak=False)

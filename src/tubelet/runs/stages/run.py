@@ -12,16 +12,14 @@ from typing import Any, Final
 
 import torch
 
-from tubelet.eval.evaluate import evaluate
-from tubelet.runs.finetune import finetune
-from tubelet.runs.stages.checks import check_steps, tested_source, tested_videos
+from tubelet.runs.kinds import runner_of
+from tubelet.runs.stages.checks import check_steps
 from tubelet.runs.stages.folders import Step, check_kept, clear, first_to_redo, steps_of, write_seal
 from tubelet.disk.tables import write_csv
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, ProgressiveRecipe, write_recipe
+from tubelet.recipe import ProgressiveRecipe, write_recipe
 from tubelet.train.distributed.process_group import is_main, joined, on_main, place
 from tubelet.disk.lock import only_run_in, open_folder
 from tubelet.train.records.log import LOG, read_log
-from tubelet.runs.pretrain import pretrain
 from tubelet.train.checkpoint.resume import EVALUATION, RECIPE
 from tubelet.train.distributed.signals import stops_at_once
 from tubelet.train.records.watch import SilentWatch, Watch
@@ -111,15 +109,12 @@ def _train_all(steps: Sequence[Step], watch: Watch, *, tests: bool) -> None:
         if not is_open:
             watch.say(f"{head}finished before, in {step.folder}")
             continue
-        what = "pre-training" if isinstance(step.recipe, PretrainRecipe) else "training on labels"
+        runner = runner_of(step.recipe)
         sources = "".join(f", {word} {one}" for word, one in (("from", step.start), ("taught by", step.teacher)) if one)
-        watch.say(f"{head}{what} in {step.folder}{sources}")
+        watch.say(f"{head}{runner.label} in {step.folder}{sources}")
         torch.set_num_threads(threads)  # a stage that sets them is not to change the next one
         on_main(lambda step=step: write_seal(step))  # type: ignore[misc]
-        if isinstance(step.recipe, FinetuneRecipe):
-            finetune(step.recipe, step.folder, watch)
-        else:
-            pretrain(step.recipe, step.folder, watch)
+        runner.run(step.recipe, step.folder, watch)
         _let_go()
         if tests:
             _test(step, watch)
@@ -134,14 +129,15 @@ def _let_go() -> None:
 
 def _test(step: Step, watch: Watch) -> None:
     """The test that a stage asks for, unless it was done."""
-    if step.evaluate is False or not isinstance(step.recipe, FinetuneRecipe):
+    test = runner_of(step.recipe).test
+    if step.evaluate is False or test is None:
         return
-    source, views, done = tested_source(step), step.recipe.views, _metrics(step)
-    asked = (str(source), views.clips, views.crops)
+    source, done = test.source(step.recipe, step.evaluate), _metrics(step)
+    asked = (str(source), *test.views(step.recipe))
     if done is not None and (done["source"], done["clips"], done["crops"]) == asked:
         return
     watch.say(f"test of {step.name} on {source}")
-    evaluate(step.folder, tested_videos(step), watch=watch, allow_missing=True, out=_test_folder(step))
+    test.run(step.folder, test.videos(step.recipe, step.evaluate), _test_folder(step), watch)
 
 
 def _test_folder(step: Step) -> Path:
