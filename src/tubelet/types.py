@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Num, UInt8
 from pydantic import Field
 from torch import Tensor
 
@@ -164,12 +164,12 @@ class Split:
 class Batch:
     """Streams of clips by name ("video", "image"), their splits in pre-training, their labels in fine-tuning.
 
-    `labels` is int64 [B] class indices, None where there are none.
+    `labels` is int64 [B] class indices, or other numbers of each clip, None where there are none.
     """
 
     clips: dict[str, Clips]
     splits: dict[str, Split] = field(default_factory=dict)
-    labels: Int[Tensor, " B"] | None = None
+    labels: Num[Tensor, "B *L"] | None = None
 
     @property
     def size(self) -> int:

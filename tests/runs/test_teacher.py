@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from toy_run import CLASSES, finetune_recipe, pretrain_recipe
+
 from tubelet.plan.plan import Question, make_plan
 from tubelet.recipe import override
 from tubelet.train.building import build_method

@@ -12,6 +12,7 @@ from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.distillation import Distill
 from tubelet.methods.predictor import MaskedPredictorSpec
+from tubelet.methods.tasks import AnyTask, Classes
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.encoders import EncoderSpec
 from tubelet.models.vit import ViTSpec
@@ -134,6 +135,7 @@ class FinetuneRecipe(SingleRun):
     clip: ClipShape = ClipShape()
     data: LabelledData = LabelledData()
     model: ClassifierSpec = ClassifierSpec(encoder=ViTSpec(drop_path=0.1))
+    task: AnyTask = Field(default=Classes(), description="what is learnt of the labels")
     classes: int | None = Field(default=None, ge=2, description="taken from the labels where not given")
     mixing: Mixing = Mixing()
     ema: float | None = Field(default=None, gt=0, lt=1, description="decay of the average of weights")
@@ -145,6 +147,26 @@ class FinetuneRecipe(SingleRun):
     start_head: StartHead = FreshHead()
     distill: Distill | None = Field(default=None, description="learn from another classifier, beside or for the labels")
 
+    @model_validator(mode="after")
+    def _needs_classes(self) -> FinetuneRecipe:
+        if not self.task.gives_classes:
+            given = {
+                "classes": self.classes is not None,
+                "distill": self.distill is not None,
+                "start_head=same_classes": isinstance(self.start_head, SameClasses),
+                "data.sources": bool(self.data.sources),
+                "data.class_names": self.data.class_names is not None,
+            }
+            for what, is_given in given.items():
+                if is_given:
+                    raise ValueError(f"{what} is for labels that are classes, and the task {self.task.kind} has none")
+        return self
+
+    @property
+    def outputs(self) -> int | None:
+        """How many numbers the head gives; None where the labels are to tell."""
+        return self.task.outputs(self.classes)
+
     @property
     def encoder(self) -> EncoderSpec:
         """What it trains under its head."""
@@ -152,8 +174,8 @@ class FinetuneRecipe(SingleRun):
 
     @property
     def gives_classes(self) -> bool:
-        """A classifier has some."""
-        return True
+        """Whether its task has some."""
+        return self.task.gives_classes
 
     @property
     def teacher(self) -> str | None:

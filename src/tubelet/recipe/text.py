@@ -13,10 +13,11 @@ from pydantic import ValidationError
 from tubelet.recipe.kinds import SINGLE_RUNS
 from tubelet.recipe.progressive import ProgressiveRecipe
 from tubelet.recipe.single import SingleRun
-from tubelet.spec import SpecT, did_you_mean, explain
+from tubelet.spec import Spec, did_you_mean, explain
 
 AnyRecipe = SingleRun | ProgressiveRecipe
 RecipeT = TypeVar("RecipeT", bound=AnyRecipe)
+SpecT = TypeVar("SpecT", bound=Spec)
 
 
 def to_yaml(recipe: AnyRecipe) -> str:

@@ -10,6 +10,7 @@ from typing import Final, cast
 import torch
 
 from tubelet.data.class_names import Names, names_text, read_names
+from tubelet.data.labels import without_videos
 from tubelet.disk.layout import CLASSES_FILE
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.distillation import Supervised
@@ -23,7 +24,6 @@ from tubelet.runs.skeleton import Beginning, Prepared, check_steps, run_single, 
 from tubelet.runs.stage_test import LABELLED_TEST
 from tubelet.runs.validation import validation
 from tubelet.sets.labelled import LabelledSets, labelled_sets
-from tubelet.sets.labels import without_videos
 from tubelet.spec import replace
 from tubelet.train.building import building, has_weights, pattern
 from tubelet.train.distributed.device import pick_device
@@ -58,7 +58,7 @@ def _prepared(recipe: FinetuneRecipe, beginning: Beginning) -> Prepared:
         raise ValueError("start_head=same_classes, but there is nothing to start from: give a classifier with --start")
     sets = labelled_sets(recipe)
     names = sets.names
-    recipe = replace(recipe, classes=len(names))
+    recipe = replace(recipe, classes=len(names) or None)
     _tell(names, sets, watch)
     beginning.check_apart({"start": recipe.start, "distill.teacher": recipe.teacher})
     teacher = read_teacher(recipe, names, watch)
@@ -96,10 +96,10 @@ def first_classifier(recipe: FinetuneRecipe, watch: Watch, names: Names = ()) ->
     `names` are those of its classes, by which its head may start from the start's (`recipe.start_head`). ValueError
     where `recipe.classes` is not known, or the weights to start from are not there or do not fit.
     """
-    if recipe.classes is None:
+    if recipe.outputs is None:
         raise ValueError("the number of classes is not known; set classes in the recipe")
     with step_rng(recipe.seed, 0):
-        classifier = recipe.model.build(recipe.clip, recipe.classes)
+        classifier = recipe.model.build(recipe.clip, recipe.outputs)
     if recipe.start is not None and has_weights(classifier):
         started = start_classifier(classifier, Path(recipe.start), head=recipe.start_head, names=names)
         watch.say(
@@ -134,7 +134,7 @@ def _tell(names: Names, sets: LabelledSets, watch: Watch) -> None:
     for note in sets.notes:
         watch.say(note)
     videos = sets.videos
-    watch.say(f"{len(videos)} labelled videos of {len(names)} classes")
+    watch.say(f"{len(videos)} labelled videos" + (f" of {len(names)} classes" if names else ""))
     empty = without_videos(videos, names)
     if empty:
         more = ", ..." if len(empty) > 5 else ""
@@ -156,8 +156,8 @@ def write_classifier(out: Path, recipe: FinetuneRecipe, classifier: Classifier, 
 
 
 def _texts(names: Names) -> dict[str, str]:
-    """The names, one a line in the order of the labels."""
-    return {CLASSES_FILE: names_text(names)}
+    """The names, one a line in the order of the labels; no file where there are no classes."""
+    return {CLASSES_FILE: names_text(names)} if names else {}
 
 
 def _look(recipe: FinetuneRecipe, ahead: Ahead) -> Names:
@@ -176,8 +176,10 @@ def _look(recipe: FinetuneRecipe, ahead: Ahead) -> Names:
 
 def _shell(recipe: FinetuneRecipe, names: Names, teacher: Imported | None) -> Classifier:
     del teacher  # it is no part of the classifier
+    outputs = recipe.task.outputs(len(names) or None)
+    assert outputs is not None  # the labels have been read
     with step_rng(recipe.seed, 0), torch.device("meta"):
-        return recipe.model.build(recipe.clip, len(names))
+        return recipe.model.build(recipe.clip, outputs)
 
 
 FINETUNE: Final = Runner(

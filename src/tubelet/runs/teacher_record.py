@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tubelet.disk.layout import TEACHER_FILE
+from tubelet.disk.lock import write_text
 from tubelet.targets.frozen import FrozenTarget
 from tubelet.targets.unions import Target
 from tubelet.train.distributed.process_group import on_main
-from tubelet.disk.lock import write_text
 from tubelet.train.records.watch import Watch
-from tubelet.disk.layout import TEACHER_FILE
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tubelet.disk.integrity import sums_of
+from tubelet.disk.layout import CLASSES_FILE, MODEL_FILE, MODEL_FOLDER
+from tubelet.disk.lock import write_text
 from tubelet.recipe import ProgressiveRecipe, SingleRun, read_recipe
 from tubelet.spec import did_you_mean, replace
 from tubelet.train.checkpoint.folder import latest
-from tubelet.disk.lock import write_text
-from tubelet.disk.integrity import sums_of
 from tubelet.train.checkpoint.resume import RECIPE, changed_fields, listed, remove_work
-from tubelet.disk.layout import CLASSES_FILE, MODEL_FILE, MODEL_FOLDER
 
 SEAL: Final = "stage.json"
 """What a stage started from and learnt from, in its folder."""

@@ -12,16 +12,16 @@ from typing import Any, Final
 
 import torch
 
+from tubelet.disk.lock import only_run_in, open_folder
+from tubelet.disk.tables import write_csv
+from tubelet.recipe import ProgressiveRecipe, write_recipe
 from tubelet.runs.kinds import runner_of
 from tubelet.runs.stages.checks import check_steps
 from tubelet.runs.stages.folders import Step, check_kept, clear, first_to_redo, steps_of, write_seal
-from tubelet.disk.tables import write_csv
-from tubelet.recipe import ProgressiveRecipe, write_recipe
-from tubelet.train.distributed.process_group import is_main, joined, on_main, place
-from tubelet.disk.lock import only_run_in, open_folder
-from tubelet.train.records.log import LOG, read_log
 from tubelet.train.checkpoint.resume import EVALUATION, RECIPE
+from tubelet.train.distributed.process_group import is_main, joined, on_main, place
 from tubelet.train.distributed.signals import stops_at_once
+from tubelet.train.records.log import LOG, read_log
 from tubelet.train.records.watch import SilentWatch, Watch
 
 TEST: Final = "stage"
@@ -34,7 +34,8 @@ _COLUMNS: Final = ("stage", "kind", "epochs", "steps", "loss", "val_accuracy", "
 class StageResult:
     """What a finished stage came to. `loss` is the mean of its last epoch.
 
-    `val` is the accuracy after the last epoch, `top1` that of the stage's own test; ratios, None where not measured.
+    `val` is the accuracy (or what else its task measures) after the last epoch, `top1` that of the stage's own test;
+    ratios, None where not measured.
     """
 
     name: str
@@ -168,7 +169,7 @@ def _result(step: Step) -> StageResult:
     trained = [record for record in records if "evaluation" not in record]
     epoch = max((record["epoch"] for record in trained), default=0)
     losses = [record["loss"] for record in trained if record["epoch"] == epoch and "loss" in record]
-    looks = [record["evaluation"]["accuracy"] for record in records if "evaluation" in record]
+    looks = [next(iter(record["evaluation"].values())) for record in records if "evaluation" in record]
     test = None if step.evaluate is False else _metrics(step)
     return StageResult(
         name=step.name,
@@ -177,7 +178,7 @@ def _result(step: Step) -> StageResult:
         steps=max((record["step"] for record in trained), default=0),
         loss=sum(losses) / len(losses) if losses else None,
         val=looks[-1] if looks else None,
-        top1=None if test is None else test["top1"],
+        top1=None if test is None else test.get("top1"),
         tested=None if test is None else test["videos"],
         folder=step.folder,
     )
