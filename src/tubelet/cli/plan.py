@@ -37,8 +37,8 @@ def plan(
 
     Example: `tubelet plan videomae-b-k400-800-pretrain --gpus 8 --device H100 --videos 240000`
     """
-    from tubelet.cli.terminal.common import load_any_recipe
     from tubelet.plan.plan import ASSUMED_EFFICIENCY, Question
+    from tubelet.recipes.load import load_any_recipe
     from tubelet.runs.kinds import plan_run
 
     question = Question(

@@ -67,8 +67,8 @@ def show_recipe(
 
     Example: `tubelet recipes show videomae-b-k400-800-pretrain > mine.yaml`
     """
-    from tubelet.cli.terminal.common import load_any_recipe
     from tubelet.recipe import change_stages, to_yaml
+    from tubelet.recipes.load import load_any_recipe
     from tubelet.recipes.progressive import PROGRESSIVE
 
     if name in PROGRESSIVE:

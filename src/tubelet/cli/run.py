@@ -56,8 +56,8 @@ def run(
 
 def _load(name: str, changes: list[str]) -> AnyRecipe:
     """The recipe, changed; of stages, with each stage's own recipe in it."""
-    from tubelet.cli.terminal.common import load_any_recipe
     from tubelet.recipe import ProgressiveRecipe, change_stages, read_any_recipe, resolved
+    from tubelet.recipes.load import load_any_recipe
     from tubelet.recipes.progressive import PROGRESSIVE
 
     path = Path(name)
@@ -77,8 +77,8 @@ def _finder(folder: Path) -> Callable[[str], SingleRun]:
     """Finds the recipe that a stage names: a shipped one, or a file beside the progressive one."""
 
     def find(name: str) -> SingleRun:
-        from tubelet.cli.terminal.common import load_any_recipe
         from tubelet.recipes import RECIPES
+        from tubelet.recipes.load import load_any_recipe
 
         return load_any_recipe(name if name in RECIPES or not _is_file(name) else str(folder / name), [])
 
@@ -113,10 +113,12 @@ def _run_one(recipe: SingleRun, out: Path, *, fresh: bool) -> None:
     from tubelet.runs.kinds import runner_of
     from tubelet.train.distributed.process_group import is_main
 
+    runner = runner_of(recipe)
     with training(out) as watch:
-        model = runner_of(recipe).run(recipe, out, watch, fresh=fresh)
+        model = runner.run(recipe, out, watch, fresh=fresh)
     if is_main():
         typer.echo(f"model: {model}\nlosses: {out / 'log.jsonl'}")
+        typer.echo(f"next: {runner.next_step.replace('FOLDER', str(out))}")
 
 
 def table(results: tuple[StageResult, ...]) -> RenderableType:

@@ -12,13 +12,13 @@ from typing import Final
 
 from tubelet.cli.demo.story import story_of
 from tubelet.data.synthetic.videos import SyntheticSet, make_dataset
+from tubelet.disk.lock import open_folder, write_text
+from tubelet.doctor.machine import cores
 from tubelet.eval.evaluate import evaluate
-from tubelet.runs.finetune import finetune
 from tubelet.pictures.report import Contender, read_metrics, write_report
 from tubelet.recipe import FinetuneRecipe
 from tubelet.recipes.demo import DATA, PRETRAINED, Demo
-from tubelet.disk.lock import open_folder, write_text
-from tubelet.doctor.machine import cores
+from tubelet.runs.finetune import finetune
 from tubelet.runs.pretrain import pretrain
 from tubelet.train.records.watch import Watch
 
