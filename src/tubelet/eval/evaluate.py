@@ -65,7 +65,8 @@ def evaluate(
     if saved.recipe.data.sources and manifest.classes is None:
         watch.say(f"{manifest.source}: its numbers are taken for lines of {CLASSES_FILE} of the run, from 0")
     task = saved.recipe.task
-    videos = task.labelled(manifest, saved.names)
+    names = saved.names if task.gives_classes else ()
+    videos = task.labelled(manifest, names)
     views = (clips or saved.recipe.views.clips, crops or saved.recipe.views.crops)
     folder = out or run / EVALUATION / f"{one_line(manifest.source.stem)}-{views[0]}x{views[1]}"
     open_folder(folder)
@@ -85,7 +86,7 @@ def evaluate(
         raise ValueError(f"{manifest.source}: none of the {len(videos)} videos can be read")
     tested = Tested(
         task=task,
-        names=saved.names,
+        names=names,
         videos=videos,
         views=views,
         out=folder,

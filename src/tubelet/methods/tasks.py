@@ -47,7 +47,8 @@ class Task(Spec):
     def labelled(self, manifest: Manifest, names: Names) -> tuple[VideoRef, ...]:
         """The videos of a list with the labels that the task learns, in `label` (classes) or in `values` (numbers).
 
-        ValueError with the list's line for a label that it cannot learn.
+        Videos that it labelled before stay as they are. ValueError with the list's line for a label that it cannot
+        learn.
         """
         raise NotImplementedError
 
@@ -57,6 +58,10 @@ class Task(Spec):
 
     def truth(self, videos: Sequence[VideoRef]) -> Num[np.ndarray, "M *L"]:
         """The labels of whole videos, which predictions are compared with; -1 for a video without a class."""
+        raise NotImplementedError
+
+    def made_up(self, index: int, *, clips: int, outputs: int) -> Num[Tensor, "V *L"]:
+        """Labels of the clips of a made-up video, for steps that are only measured."""
         raise NotImplementedError
 
     def outputs(self, classes: int | None) -> int | None:
@@ -96,6 +101,9 @@ class Classes(Task):
 
     def truth(self, videos: Sequence[VideoRef]) -> Num[np.ndarray, "M *L"]:
         return np.array([-1 if video.label is None else video.label for video in videos], dtype=np.int64)
+
+    def made_up(self, index: int, *, clips: int, outputs: int) -> Num[Tensor, "V *L"]:
+        return torch.full((clips,), index % outputs)
 
     def outputs(self, classes: int | None) -> int | None:
         return classes

@@ -140,7 +140,7 @@ def count_parameters(recipe: Recipe) -> dict[str, int]:
             assert target is not None
             parts = dict(recipe.model.build(recipe.clip, target).named_children())
         else:
-            classifier = recipe.model.build(recipe.clip, recipe.classes or UNKNOWN_CLASSES)
+            classifier = recipe.model.build(recipe.clip, recipe.outputs or UNKNOWN_CLASSES)
             parts = {"encoder": classifier.encoder, "head": nn.ModuleList([classifier.fc_norm, classifier.head])}
     counted = {name: sum(value.numel() for value in part.parameters()) for name, part in parts.items()}
     return {**counted, "total": sum(counted.values())}
@@ -212,7 +212,7 @@ def _assumptions(recipe: Recipe) -> list[str]:
     if not isinstance(recipe, FinetuneRecipe):
         return target_notes(recipe)
     taken = f"the number of classes is not known before the labels are: {UNKNOWN_CLASSES} taken"
-    return [*([taken] if recipe.classes is None else []), *teacher_notes(recipe)]
+    return [*([taken] if recipe.outputs is None else []), *teacher_notes(recipe)]
 
 
 def teacher_notes(recipe: FinetuneRecipe) -> list[str]:

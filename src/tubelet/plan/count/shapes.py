@@ -87,7 +87,7 @@ def layout(recipe: PretrainRecipe | FinetuneRecipe, target: Target | None = None
     encoder = recipe.model.encoder
     if isinstance(recipe, FinetuneRecipe):
         whole = _whole(encoder, recipe.clip)
-        return replace(whole, head=whole.head._replace(rows=1, outputs=recipe.classes or UNKNOWN_CLASSES))
+        return replace(whole, head=whole.head._replace(rows=1, outputs=recipe.outputs or UNKNOWN_CLASSES))
     seen, wanted = counts(recipe)
     target = planned_target(recipe) if target is None else target
     outputs = target.width(encoder.cube)

@@ -160,7 +160,9 @@ class _MadeUp:
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         if isinstance(self.recipe, FinetuneRecipe):
-            return Sample(index, self._clips, None, index % (self.recipe.classes or UNKNOWN_CLASSES))
+            outputs = self.recipe.outputs or UNKNOWN_CLASSES
+            labels = self.recipe.task.made_up(index, clips=len(self._clips), outputs=outputs)
+            return Sample(index, self._clips, None, labels)
         recipe, grid = self.recipe, self.recipe.clip.grid(self.recipe.model.encoder.cube)
         draws = [generator(recipe.seed, epoch, index, view) for view in range(recipe.data.views)]
         masks = torch.cat([draw_mask(recipe, grid, draw).stacked() for draw in draws])
@@ -175,8 +177,8 @@ def made_up_job(recipe: Recipe, out: Path, steps: int) -> Job:
         groups = parameter_groups(dict(method.named_parameters()), weight_decay=recipe.optim.weight_decay)
         return Job(recipe, out, method, groups, dataset)
     with step_rng(recipe.seed, 0):
-        classifier = recipe.model.build(recipe.clip, recipe.classes or UNKNOWN_CLASSES)
-    tuned = Finetuning(classifier, recipe.mixing)
+        classifier = recipe.model.build(recipe.clip, recipe.outputs or UNKNOWN_CLASSES)
+    tuned = Finetuning(classifier, recipe.mixing, recipe.task)
     groups = parameter_groups(
         dict(tuned.named_parameters()),
         weight_decay=recipe.optim.weight_decay,
