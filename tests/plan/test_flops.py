@@ -15,7 +15,7 @@ from tubelet.methods.classifier import Finetuning
 from tubelet.models.vit import ViTSpec
 from tubelet.plan.count.flops import Flops, count_flops
 from tubelet.plan.count.shapes import counts, layout
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe import EncoderRun
 from tubelet.recipes import RECIPES
 from tubelet.spec import replace
 from tubelet.types import Batch, ClipShape
@@ -23,7 +23,7 @@ from tubelet.types import Batch, ClipShape
 CLIPS = 3
 
 
-def flops_of(recipe: PretrainRecipe | FinetuneRecipe) -> Flops:
+def flops_of(recipe: EncoderRun) -> Flops:
     return count_flops(layout(recipe))
 
 

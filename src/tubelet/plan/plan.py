@@ -21,14 +21,14 @@ from tubelet.plan.equipment import HERE, Equipment, equipment
 from tubelet.plan.holding import USABLE, Batch, Fewest, Holding, Scales, share_out
 from tubelet.plan.measure.bench import step_seconds
 from tubelet.plan.measure.real_steps import MEMORY_STEPS, Rehearsed, rehearse
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe
 from tubelet.sets.unlabelled import videos_of_epoch
 from tubelet.spec import replace
 from tubelet.targets.frozen import FrozenSpec
 from tubelet.weights.read import read_model
 from tubelet.weights.teachers import planned_target
 
-Recipe = PretrainRecipe | FinetuneRecipe
+Recipe = EncoderRun
 
 ASSUMED_EFFICIENCY: Final = 0.30
 """Share of the peak that a step reaches where nothing was measured: ViT-g 0.29 on 8 H100 and 0.44 on 8 A100 (NVIDIA

@@ -16,7 +16,7 @@ from tubelet.models.decoder import DecoderSpec
 from tubelet.models.encoders import Encoder, encoder_for
 from tubelet.models.mvit.spec import MViTSpec
 from tubelet.nn.position import stretch
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe
 from tubelet.rng import step_rng
 from tubelet.spec import replace as changed
 from tubelet.targets.frozen import FrozenSpec, without_network
@@ -46,7 +46,7 @@ class Imported:
     file: Path
     format: str
     state: State
-    recipe: PretrainRecipe | FinetuneRecipe
+    recipe: EncoderRun
     names: tuple[str, ...] | None = None
     dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

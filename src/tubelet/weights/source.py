@@ -10,7 +10,7 @@ from tubelet.data.class_names import Names, read_names
 from tubelet.disk.layout import AVERAGE_FILE, CLASSES_FILE, MODEL_FILE, RECIPE_FILE, beside, weights_file
 from tubelet.disk.tensors import State, in_float32
 from tubelet.models.mvit.spec import MViTSpec
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, encoder_run, read_recipe
+from tubelet.recipe import EncoderRun, PretrainRecipe, encoder_run, read_recipe
 from tubelet.types import ClipShape
 from tubelet.weights.huggingface import folder as huggingface
 from tubelet.weights.huggingface.tensors import WEIGHTS
@@ -43,7 +43,7 @@ class Source:
     state: State
     given: Given
     is_released: bool = False
-    recipe: PretrainRecipe | FinetuneRecipe | None = None
+    recipe: EncoderRun | None = None
     names: Names | None = None
     dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

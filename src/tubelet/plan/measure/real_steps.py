@@ -32,7 +32,7 @@ from tubelet.models.decoder import DecoderSpec
 from tubelet.models.mvit.spec import MViTSpec, Stage
 from tubelet.models.vit import ViTSpec
 from tubelet.plan.count.shapes import UNKNOWN_CLASSES
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, encoder_run, parse_recipe, to_yaml
+from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe, encoder_run, parse_recipe, to_yaml
 from tubelet.rng import generator, step_rng
 from tubelet.spec import replace
 from tubelet.train.building import build_method
@@ -54,7 +54,7 @@ _TINY_VIT: Final = MaskedAutoencoderSpec(
 )
 _TINY_MVIT: Final = MViTSpec(width=32, depth=3, stages=(Stage(start=1), Stage(start=2)), kv_stride=(1, 4, 4))
 
-Recipe = PretrainRecipe | FinetuneRecipe
+Recipe = EncoderRun
 
 
 @dataclass(frozen=True)
