@@ -9,6 +9,7 @@ from typing import Final
 
 import torch
 
+from tubelet.data.class_names import Names
 from tubelet.data.dataset import Skipped
 from tubelet.data.workers.loader import worker_deaths
 from tubelet.disk.layout import CLASSES_FILE
@@ -21,7 +22,7 @@ from tubelet.spec import replace
 from tubelet.train.checkpoint.resume import EVALUATION
 from tubelet.train.distributed.device import pick_device, set_threads
 from tubelet.train.records.watch import Watch
-from tubelet.video.lists.manifest import Manifest, check_unique, read_manifest
+from tubelet.video.lists.manifest import Manifest, VideoRef, check_unique, read_manifest
 from tubelet.weights.classifier import SavedClassifier, load_classifier
 
 __all__ = ["ClassEvaluation", "Evaluation", "Rooted", "evaluate"]
@@ -65,8 +66,7 @@ def evaluate(
     if saved.recipe.data.sources and manifest.classes is None:
         watch.say(f"{manifest.source}: its numbers are taken for lines of {CLASSES_FILE} of the run, from 0")
     task = saved.recipe.task
-    names = saved.names if task.gives_classes else ()
-    videos = task.labelled(manifest, names)
+    videos = task.labelled(manifest, _names(saved))
     views = (clips or saved.recipe.views.clips, crops or saved.recipe.views.crops)
     folder = out or run / EVALUATION / f"{one_line(manifest.source.stem)}-{views[0]}x{views[1]}"
     open_folder(folder)
@@ -84,16 +84,26 @@ def evaluate(
         )
     if len(scored.index) == 0:
         raise ValueError(f"{manifest.source}: none of the {len(videos)} videos can be read")
-    tested = Tested(
-        task=task,
-        names=names,
+    tested = _tested(saved, manifest, videos, views=views, out=folder)
+    return REPORTS.get(task.kind, report_of_numbers)(scored, tested)
+
+
+def _names(saved: SavedClassifier) -> Names:
+    return saved.names if saved.recipe.task.gives_classes else ()
+
+
+def _tested(
+    saved: SavedClassifier, manifest: Manifest, videos: tuple[VideoRef, ...], *, views: tuple[int, int], out: Path
+) -> Tested:
+    return Tested(
+        task=saved.recipe.task,
+        names=_names(saved),
         videos=videos,
         views=views,
-        out=folder,
+        out=out,
         title=f"{saved.recipe.name} on {manifest.source.name}",
         facts={"source": str(manifest.source), "recipe": saved.recipe.name, "weights": str(saved.weights)},
     )
-    return REPORTS.get(task.kind, report_of_numbers)(scored, tested)
 
 
 def _read(source: Path | Rooted, saved: SavedClassifier) -> Manifest:
