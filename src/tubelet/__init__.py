@@ -3,6 +3,10 @@
 model = tubelet.load("runs/pre")
 clip = tubelet.read_clip("video.mp4", frames=model.clip.frames, size=model.clip.size)
 tokens, vector = model.encode(clip)
+
+run = tubelet.pretrain("videomae-ti-cpu-pretrain", data="videos", out="runs/pre")
+fine = tubelet.finetune("videomae-ti-cpu-finetune", train="train.csv", start=run, out="runs/fine")
+tubelet.evaluate(fine, "test.csv").numbers["top1"]
 """
 
 from __future__ import annotations
@@ -14,9 +18,21 @@ if TYPE_CHECKING:
     from tubelet import models
     from tubelet.inference.clips import read_clip
     from tubelet.inference.model import Encoded, Model, Scores, load
+    from tubelet.runs.functions import evaluate, finetune, pretrain
 
 __version__ = "0.1.0"
-__all__ = ["Encoded", "Model", "Scores", "__version__", "load", "models", "read_clip"]
+__all__ = [
+    "Encoded",
+    "Model",
+    "Scores",
+    "__version__",
+    "evaluate",
+    "finetune",
+    "load",
+    "models",
+    "pretrain",
+    "read_clip",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -27,8 +43,17 @@ def __getattr__(name: str) -> Any:
         from tubelet.inference.clips import read_clip
 
         return read_clip
+    if name in ("evaluate", "finetune", "pretrain"):
+        from tubelet.runs import functions
+
+        return getattr(functions, name)
     if name in __all__:
         from tubelet.inference import model
 
         return getattr(model, name)
     raise AttributeError(f"module 'tubelet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What there is, imported yet or not, for `dir` and `help`."""
+    return sorted({*globals(), *__all__})

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Num, UInt8
 from pydantic import Field
 from torch import Tensor
 
@@ -173,12 +173,12 @@ class Batch:
 
     In pre-training each has a split, and targets where they are known beforehand (float or int64, those of the wanted
     tokens); what has none is asked for them. `labels` are those of the stream "video" in fine-tuning: int64 [B] class
-    indices.
+    indices, or other numbers of each clip.
     """
 
     clips: dict[str, Clips]
     splits: dict[str, Split] = field(default_factory=dict)
-    labels: Int[Tensor, " B"] | None = None
+    labels: Num[Tensor, "B *L"] | None = None
     targets: dict[str, Tensor] = field(default_factory=dict)
 
     @property

@@ -96,7 +96,7 @@ def test_a_student_follows_its_teacher_whatever_the_labels_say(videos: Path, tea
     assert log[-1]["agreement"] >= 0.9
     assert log[-1]["accuracy"] <= 0.1
     unseen = labelled_folder(tmp_path / "unseen", each=4, seed=7)
-    assert evaluate(tmp_path / "run", unseen, watch=Notes(), clips=1, crops=1).top1 >= 0.9
+    assert evaluate(tmp_path / "run", unseen, watch=Notes(), clips=1, crops=1).numbers["top1"] >= 0.9
 
 
 def test_the_checkpoints_are_those_of_a_run_without_a_teacher(videos: Path, teacher: Path, tmp_path: Path) -> None:

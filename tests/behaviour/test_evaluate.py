@@ -13,7 +13,7 @@ import torch
 from toy_labelled import labelled_folder, toy_recipe, tubelet
 from toy_run import Notes
 
-from tubelet.eval.evaluate import evaluate
+from tubelet.eval.evaluate import ClassEvaluation, evaluate
 from tubelet.runs.finetune import finetune
 from tubelet.spec import replace
 from tubelet.video.lists.manifest import read_manifest
@@ -43,6 +43,7 @@ def test_a_test_set_it_never_saw_is_recognised_and_every_file_written(
     run: Path, test_set: Path, tmp_path: Path
 ) -> None:
     result = evaluate(run, test_set, watch=Notes(), out=tmp_path / "out")
+    assert isinstance(result, ClassEvaluation)
     assert result.top1 >= 0.9
     assert result.top5 is None
     assert (result.videos, result.clips, result.crops, result.missing) == (6, 2, 3, ())
@@ -143,6 +144,7 @@ def test_nothing_readable_is_an_error_even_where_missing_is_allowed(run: Path, t
 def test_a_test_folder_without_one_class_keeps_the_meaning_of_labels(run: Path, test_set: Path, tmp_path: Path) -> None:
     shutil.rmtree(test_set / "bright")
     result = evaluate(run, test_set, watch=Notes(), out=tmp_path / "out")
+    assert isinstance(result, ClassEvaluation)
     assert result.top1 >= 0.9
     assert [row.videos for row in result.classes] == [0, 3]
 

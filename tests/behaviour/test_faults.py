@@ -197,8 +197,8 @@ def test_a_damaged_checkpoint_of_another_recipe_is_left_alone(tmp_path: Path) ->
 
 def test_a_checkpoint_of_another_shape_names_the_tensor_and_both_shapes(tmp_path: Path) -> None:
     fit(pretrain_job(tmp_path), Notes())
-    job = pretrain_job(tmp_path)
-    wider = pretrain_recipe("model.decoder.width=32").model.build(CLIP, job.recipe.target)  # type: ignore[union-attr]
+    job, recipe = pretrain_job(tmp_path), pretrain_recipe("model.decoder.width=32")
+    wider = recipe.model.build(CLIP, recipe.target)
     message = refused(replace(job, method=wider))
     assert MODEL_FILE in message
     assert "'decoder." in message

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from toy_labelled import labelled_folder, toy_recipe, tubelet, write_video
 from toy_run import Notes, killer
 
+from tubelet.data.class_names import read_names
 from tubelet.masks import Tube
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec, Finetuning
@@ -23,7 +24,6 @@ from tubelet.nn.mixing import Mixing
 from tubelet.recipe import Data, FinetuneRecipe, LabelledData, PretrainRecipe, Schedule, override, read_recipe, to_yaml
 from tubelet.runs.finetune import finetune, finetuning_groups, first_classifier
 from tubelet.runs.pretrain import pretrain
-from tubelet.sets.labels import read_names
 from tubelet.spec import replace
 from tubelet.train.checkpoint.folder import saved
 from tubelet.train.distributed.signals import Interrupted

@@ -17,7 +17,7 @@ from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.mvit.model import MViTSpec, Stage
 from tubelet.models.vit import ViTSpec
 from tubelet.recipe import (
-    FinetuneRecipe,
+    EncoderRun,
     PretrainRecipe,
     ProgressiveRecipe,
     override,
@@ -139,7 +139,7 @@ def test_stages_of_both_shapes_do_not_follow_each_other(videos: Path) -> None:
     first, tuned = recipe(videos), finetune_recipe()
     second = replace(pretrain_recipe(), clip=first.clip)
 
-    def stages(*recipes: PretrainRecipe | FinetuneRecipe) -> ProgressiveRecipe:
+    def stages(*recipes: EncoderRun) -> ProgressiveRecipe:
         named = [RecipeStage(name=f"stage{place}", recipe=one, evaluate=False) for place, one in enumerate(recipes)]
         return resolved(ProgressiveRecipe(name="two", stages=tuple(named)), lambda name: first)
 

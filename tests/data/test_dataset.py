@@ -17,7 +17,7 @@ from tubelet.data import dataset as module
 from tubelet.data.dataset import ClipDataset, ClipPlan, EvalDataset, MaskDraw, Sample, Skipped, VideoViews, collate
 from tubelet.masks import MaskRules
 from tubelet.types import ClipShape, Grid
-from tubelet.video.augment.augment import Augment, CentreCrop, RandomResizedCrop
+from tubelet.video.augment.augment import Augment, CentreCrop, Placement, RandomResizedCrop
 from tubelet.video.lists.manifest import VideoRef
 from tubelet.video.read.decoders import Reading
 from tubelet.video.read.file import open_video
@@ -214,11 +214,11 @@ def test_frames_of_a_single_clip_are_not_copied(videos: tuple[VideoRef, ...], mo
         given.append(read(path, choose, part=part))
         return given[-1]
 
-    def augmented(self: Augment, frames: Any, size: int, rng: np.random.Generator) -> torch.Tensor:
+    def augmented(self: Augment, frames: Any, size: int, rng: np.random.Generator) -> tuple[torch.Tensor, Placement]:
         given.append(frames)
-        return torch.zeros(3, 4, 32, 32, dtype=torch.uint8)
+        return torch.zeros(3, 4, 32, 32, dtype=torch.uint8), Placement(0, 0, 1, 1, (1, 1))
 
-    monkeypatch.setattr(Augment, "__call__", augmented)
+    monkeypatch.setattr(Augment, "placed", augmented)
     for views in (1, 2):
         dataset = ClipDataset(videos, replace(PLAN, views=views))
         monkeypatch.setattr(dataset, "_read", remember)

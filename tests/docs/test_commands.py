@@ -235,8 +235,8 @@ def parsed(arguments: list[str]) -> dict[str, Any]:
 
 def assert_recipe_fits(parameters: dict[str, Any]) -> None:
     """The recipe exists, and takes the changes as they stand on the page."""
-    from tubelet.cli.terminal.common import load_any_recipe
     from tubelet.recipe import change_stages
+    from tubelet.recipes.load import load_any_recipe
     from tubelet.recipes.progressive import PROGRESSIVE
 
     name = parameters.get("recipe") or parameters.get("name")

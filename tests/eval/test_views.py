@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tubelet.eval.scoring import ViewScores, probabilities, views_per_pass
+from tubelet.eval.scoring import ViewScores, predictions, views_per_pass
 from tubelet.methods.classifier import Classifier, ClassifierSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.types import ClipShape, Grid
@@ -46,9 +46,9 @@ def test_scores_that_are_no_numbers_are_refused() -> None:
 def test_passes_do_not_change_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = small_classifier()
     video = torch.randint(0, 256, (5, 3, 4, 16, 16), dtype=torch.uint8)
-    together = probabilities(classifier, video, device=CPU, autocast=contextlib.nullcontext())
+    together = predictions(classifier, video, device=CPU, autocast=contextlib.nullcontext())
     monkeypatch.setattr("tubelet.eval.scoring.TOKENS_PER_PASS", 2 * classifier.encoder.grid.tokens)
-    in_parts = probabilities(classifier, video, device=CPU, autocast=contextlib.nullcontext())
+    in_parts = predictions(classifier, video, device=CPU, autocast=contextlib.nullcontext())
     assert in_parts.shape == (5, 3)
     np.testing.assert_allclose(in_parts, together, atol=1e-6)
     np.testing.assert_allclose(together.sum(axis=1), 1.0, atol=1e-6)

@@ -16,7 +16,7 @@ from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
 from tubelet.methods.classifier import Classifier, ClassifierSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, write_recipe
+from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe, write_recipe
 from tubelet.targets.pixels import NormalisedPixels
 from tubelet.types import ClipShape
 from tubelet.video.sample import Strided
@@ -36,7 +36,7 @@ def filled(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-def saved(module: nn.Module, recipe: PretrainRecipe | FinetuneRecipe, out: Path, *names: str) -> Path:
+def saved(module: nn.Module, recipe: EncoderRun, out: Path, *names: str) -> Path:
     folder = out / "model"
     folder.mkdir(parents=True)
     save_file(module.state_dict(), folder / "model.safetensors")

@@ -12,7 +12,7 @@ from tubelet.methods.classifier import Classifier, ClassifierSpec, Finetuning
 from tubelet.models.mvit.model import MViT, MViTSpec, Stage
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import NO_MIXING, Mixing
-from tubelet.recipe import FinetuneRecipe, Optim, Schedule, override, read_recipe, to_yaml
+from tubelet.recipe import FinetuneRecipe, Optim, Schedule, encoder_run, override, read_recipe, to_yaml
 from tubelet.runs.finetune import finetune, finetuning_groups
 from tubelet.spec import replace
 from tubelet.types import Batch, Clips, ClipShape
@@ -106,7 +106,7 @@ def recipe_on(videos: Path) -> FinetuneRecipe:
 def test_it_trains_on_files_and_comes_back(videos: Path, tmp_path: Path) -> None:
     recipe = recipe_on(videos)
     model = finetune(recipe, tmp_path / "run", Notes())
-    stored = read_recipe(model / "recipe.yaml")
+    stored = encoder_run(read_recipe(model / "recipe.yaml"), "run")
     assert stored.model == recipe.model
     assert to_yaml(stored).count("kind: mvit") == 1
     saved = load_classifier(tmp_path / "run")

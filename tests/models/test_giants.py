@@ -11,7 +11,7 @@ from tubelet.methods.classifier import ClassifierSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.block import Block
-from tubelet.recipe import PretrainRecipe, parse_recipe, to_yaml
+from tubelet.recipe import PretrainRecipe, encoder_run, parse_recipe, to_yaml
 from tubelet.targets.pixels import NormalisedPixels
 from tubelet.types import ClipShape
 
@@ -44,7 +44,7 @@ def test_parameters_are_the_published_ones(
 def test_the_mlp_of_a_giant_is_6144_wide_also_after_a_trip_through_yaml() -> None:
     """48/11 is no number that floats have: 1408 times it must not come out below 6144."""
     recipe = PretrainRecipe(name="giant", model=MaskedAutoencoderSpec(encoder=GIANT[0], decoder=GIANT[1]))
-    for spec in (GIANT[0], parse_recipe(to_yaml(recipe), "recipe").model.encoder):
+    for spec in (GIANT[0], encoder_run(parse_recipe(to_yaml(recipe), "recipe"), "recipe").model.encoder):
         with torch.device("meta"):
             blocks = ClassifierSpec(encoder=spec).build(CLIP, 400).encoder.stack()
         assert {block.mlp.fc1.out_features for block in blocks if isinstance(block, Block)} == {6144}

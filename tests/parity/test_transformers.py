@@ -22,7 +22,7 @@ from tubelet.methods.classifier import ClassifierSpec  # noqa: E402
 from tubelet.models.decoder import DecoderSpec  # noqa: E402
 from tubelet.models.vit import ViTSpec  # noqa: E402
 from tubelet.nn.pixels import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe  # noqa: E402
+from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe  # noqa: E402
 from tubelet.spec import replace  # noqa: E402
 from tubelet.targets.pixels import NormalisedPixels, Pixels  # noqa: E402
 from tubelet.types import Batch, Clips, ClipShape, Mask  # noqa: E402
@@ -218,7 +218,7 @@ def test_weights_in_several_files_and_in_pickles_are_the_same(tmp_path: Path) ->
 # Out
 
 
-def trained(recipe: PretrainRecipe | FinetuneRecipe, module: nn.Module, **fields: Any) -> Imported:
+def trained(recipe: EncoderRun, module: nn.Module, **fields: Any) -> Imported:
     return Imported(Path("run"), "run", dict(filled(module).state_dict()), recipe, **fields)
 
 

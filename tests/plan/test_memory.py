@@ -20,13 +20,13 @@ from tubelet.plan.measure.kernels import Site
 from tubelet.plan.measure.live import Live, attention_held
 from tubelet.plan.measure.real_steps import made_up_job
 from tubelet.plan.plan import count_parameters
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, override
+from tubelet.recipe import EncoderRun, override
 from tubelet.recipes import RECIPES
 from tubelet.train.distributed.device import autocast
 
 CPU = torch.device("cpu")
 SMALL = ("clip.size=96", "clip.frames=8", "model.encoder.depth=4", "run.batch_size=2", "run.threads=1")
-Recipe = PretrainRecipe | FinetuneRecipe
+Recipe = EncoderRun
 
 
 def recipe_of(name: str, *changes: str) -> Any:

@@ -20,7 +20,7 @@ from tubelet.plan.count.flops import Flops, count_flops
 from tubelet.plan.count.shapes import layout
 from tubelet.plan.measure.real_steps import made_up_job
 from tubelet.plan.plan import count_parameters
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, Run
+from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe, Run
 from tubelet.spec import replace
 from tubelet.targets.hog import Hog
 from tubelet.types import ClipShape
@@ -42,7 +42,7 @@ def predict(encoder: MViTSpec, clip: ClipShape = CLIP) -> PretrainRecipe:
     return PretrainRecipe(name="a", clip=clip, model=model, mask=Tube(ratio=0.4), target=Hog(), run=run)
 
 
-def flops_of(recipe: PretrainRecipe | FinetuneRecipe) -> Flops:
+def flops_of(recipe: EncoderRun) -> Flops:
     return count_flops(layout(recipe))
 
 
@@ -73,7 +73,7 @@ def unbiased(q: Any, k: Any, v: Any, answers: Any, places: Any) -> Any:
     return (q @ k.mT).softmax(-1) @ v + 0 * answers.sum()
 
 
-def counted(recipe: PretrainRecipe | FinetuneRecipe, tmp_path: Any) -> tuple[FlopCounterMode, FlopCounterMode]:
+def counted(recipe: EncoderRun, tmp_path: Any) -> tuple[FlopCounterMode, FlopCounterMode]:
     """Forward, and with backward, of one clip."""
     job = made_up_job(recipe, tmp_path, 1)
     batch = collate([job.dataset[0, 0]]).batch
@@ -91,7 +91,7 @@ def products(counter: FlopCounterMode) -> int:
     return int(sum(count for operator, count in counts.items() if CONVOLVED not in str(operator)))
 
 
-def pooled(recipe: PretrainRecipe | FinetuneRecipe) -> int:
+def pooled(recipe: EncoderRun) -> int:
     """What the formulas say of pooling convolutions."""
     found = 0
     for block in layout(recipe).encoder:

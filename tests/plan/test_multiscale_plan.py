@@ -24,7 +24,7 @@ from tubelet.plan.measure.live import Live
 from tubelet.plan.measure.pooled_kernels import PooledBlockOf
 from tubelet.plan.measure.real_steps import made_up_job
 from tubelet.plan.plan import Plan, Question, count_parameters, make_plan
-from tubelet.recipe import Data, FinetuneRecipe, PretrainRecipe, Run
+from tubelet.recipe import Data, EncoderRun, FinetuneRecipe, PretrainRecipe, Run
 from tubelet.spec import replace
 from tubelet.targets.hog import Hog
 from tubelet.targets.pixels import FramePixels, NormalisedPixels, Pixels
@@ -35,7 +35,7 @@ from tubelet.types import ClipShape, Cube
 CPU: Final = torch.device("cpu")
 CLIP: Final = ClipShape(frames=8, size=64)
 SMALL: Final = MViTSpec(width=32, depth=5, stages=(Stage(start=1), Stage(start=3)), kv_stride=(1, 4, 4))
-Recipe = PretrainRecipe | FinetuneRecipe
+Recipe = EncoderRun
 
 
 def run_in(precision: Any, clips: int = 2) -> Run:

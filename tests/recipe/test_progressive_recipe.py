@@ -13,6 +13,7 @@ from tubelet.methods.classifier import ClassifierSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.recipe import (
+    EncoderRun,
     FinetuneRecipe,
     PretrainRecipe,
     ProgressiveRecipe,
@@ -43,7 +44,7 @@ def stages(*given: Stage) -> ProgressiveRecipe:
     return ProgressiveRecipe(name="x", stages=given)
 
 
-def find(name: str) -> PretrainRecipe | FinetuneRecipe:
+def find(name: str) -> EncoderRun:
     if name == "pre":
         return pretrain()
     raise ValueError(f"unknown recipe {name!r}")
@@ -158,7 +159,7 @@ SCALED = ENCODER.model_copy(update={"layer_scale": 0.1})
         ([finetune(start_head=SameClasses())], "start_head=same_classes, but 'first' pre-trains and has no classes"),
     ],
 )
-def test_stages_that_do_not_fit_are_refused(given: list[PretrainRecipe | FinetuneRecipe], words: str) -> None:
+def test_stages_that_do_not_fit_are_refused(given: list[EncoderRun], words: str) -> None:
     later = [Stage(name=f"stage{number}", recipe=recipe) for number, recipe in enumerate(given, start=1)]
     with pytest.raises(ValueError, match=re.escape(words)):
         resolved(stages(Stage(name="first", recipe=pretrain()), *later), find)

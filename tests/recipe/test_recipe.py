@@ -6,13 +6,22 @@ from pathlib import Path
 import pytest
 
 from tubelet.masks import Random, Tube
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, override, parse_recipe, read_recipe, to_yaml, write_recipe
+from tubelet.recipe import (
+    EncoderRun,
+    FinetuneRecipe,
+    PretrainRecipe,
+    override,
+    parse_recipe,
+    read_recipe,
+    to_yaml,
+    write_recipe,
+)
 from tubelet.targets.pixels import Pixels
 from tubelet.video.sample import Span
 
 
 @pytest.mark.parametrize("recipe", [PretrainRecipe(name="a"), FinetuneRecipe(name="b", classes=4)])
-def test_yaml_reads_back_equal(recipe: PretrainRecipe | FinetuneRecipe, tmp_path: Path) -> None:
+def test_yaml_reads_back_equal(recipe: EncoderRun, tmp_path: Path) -> None:
     write_recipe(recipe, tmp_path / "recipe.yaml")
     assert read_recipe(tmp_path / "recipe.yaml") == recipe
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe
 from tubelet.recipes import RECIPES
 from tubelet.train.schedule import learning_rates
 
@@ -25,6 +25,6 @@ def finetuning(name: str) -> FinetuneRecipe:
     return recipe
 
 
-def rates(recipe: PretrainRecipe | FinetuneRecipe, videos: int) -> Float64[np.ndarray, " steps"]:
+def rates(recipe: EncoderRun, videos: int) -> Float64[np.ndarray, " steps"]:
     batch = recipe.run.batch_size
     return learning_rates(recipe.optim, recipe.schedule, batch_size=batch, steps_per_epoch=videos // batch)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, parse_recipe, to_yaml
+from tubelet.recipe import EncoderRun, FinetuneRecipe, parse_recipe, to_yaml
 from tubelet.recipes.demo import demo, demo_finetune, demo_pretrain, demo_scratch, demo_videos
 from tubelet.spec import replace
 
@@ -46,6 +46,6 @@ def test_the_seed_is_everywhere() -> None:
 
 def test_recipes_read_back_equal() -> None:
     parts = demo(Path("somewhere"))
-    recipes: list[PretrainRecipe | FinetuneRecipe] = [parts.pretrain, parts.finetune, parts.scratch]
+    recipes: list[EncoderRun] = [parts.pretrain, parts.finetune, parts.scratch]
     for recipe in recipes:
         assert parse_recipe(to_yaml(recipe), recipe.name) == recipe

@@ -15,7 +15,7 @@ from tubelet.methods.classifier import Finetuning
 from tubelet.methods.distillation import Distillation, Teacher
 from tubelet.models.mvit.model import MViTSpec
 from tubelet.models.vit import ViTSpec
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, override, parse_recipe, to_yaml
+from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe, encoder_run, override, parse_recipe, to_yaml
 from tubelet.recipes import RECIPES
 from tubelet.rng import generator, step_rng
 from tubelet.runs.finetune import finetuning_groups
@@ -50,7 +50,7 @@ def test_a_recipe_cuts_its_batch_into_equal_pieces(name: str) -> None:
 def test_a_recipe_takes_a_step(name: str) -> None:
     """Shrunk to two narrow blocks and a grid of 2 x 4 x 4; cubes of 14, masks, target, mixing and groups stay."""
     torch.set_num_threads(1)
-    recipe = shrunk(RECIPES[name]())
+    recipe = shrunk(encoder_run(RECIPES[name](), name))
     method, groups = method_of(recipe)
     optimizer = Optimizer(groups, dict(method.named_parameters()), recipe.optim)
     before = [value.detach().clone() for value in method.parameters()]
@@ -65,7 +65,7 @@ def test_a_recipe_takes_a_step(name: str) -> None:
     assert untouched == []
 
 
-def shrunk(recipe: PretrainRecipe | FinetuneRecipe) -> PretrainRecipe | FinetuneRecipe:
+def shrunk(recipe: EncoderRun) -> EncoderRun:
     encoder, cube = recipe.model.encoder, recipe.model.encoder.cube
     assert isinstance(encoder, MViTSpec | ViTSpec)
     changes = multiscale(encoder) if isinstance(encoder, MViTSpec) else plain(encoder)
@@ -91,7 +91,7 @@ def multiscale(encoder: MViTSpec) -> list[str]:
     return [f"model.encoder.{change}" for change in changes]
 
 
-def method_of(recipe: PretrainRecipe | FinetuneRecipe) -> tuple[nn.Module, tuple[ParameterGroup, ...]]:
+def method_of(recipe: EncoderRun) -> tuple[nn.Module, tuple[ParameterGroup, ...]]:
     if isinstance(recipe, PretrainRecipe):
         method = build_method(recipe)
         return method, parameter_groups(method, weight_decay=recipe.optim.weight_decay)
@@ -105,7 +105,7 @@ def method_of(recipe: PretrainRecipe | FinetuneRecipe) -> tuple[nn.Module, tuple
     return tuning.train(), finetuning_groups(tuning, recipe)
 
 
-def random_batch(recipe: PretrainRecipe | FinetuneRecipe) -> Batch:
+def random_batch(recipe: EncoderRun) -> Batch:
     rng = generator(1)
     frames, size = recipe.clip.frames, recipe.clip.size
     video = torch.from_numpy(rng.integers(0, 256, (4, 3, frames, size, size), dtype=np.uint8))

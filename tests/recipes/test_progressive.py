@@ -9,13 +9,13 @@ import pytest
 from tubelet.data.synthetic.hybrid import write_hybrid
 from tubelet.data.synthetic.scenes import MOTIONS
 from tubelet.data.synthetic.videos import SyntheticPlan, make_dataset
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, change_stages, parse_any_recipe, resolved, to_yaml
+from tubelet.recipe import SingleRun, change_stages, parse_any_recipe, resolved, to_yaml
 from tubelet.recipes import RECIPES
 from tubelet.recipes.progressive import PROGRESSIVE, demo_progressive, demo_with_and_without
 from tubelet.runs.stages.run import check_stages
 
 
-def find(name: str) -> PretrainRecipe | FinetuneRecipe:
+def find(name: str) -> SingleRun:
     return RECIPES[name]()
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-
 from toy_run import Notes, log_lines, pretrain_recipe, records
+
 from tubelet.recipe import PretrainRecipe, override, read_recipe
 from tubelet.runs.pretrain import pretrain
 

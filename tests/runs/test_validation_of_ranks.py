@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from ranks import run_ranks
 from toy_labelled import labelled_folder, toy_recipe
 from toy_run import Notes, records
+
 from tubelet.eval import scoring as views
 from tubelet.recipe import FinetuneRecipe, LabelledData, LabelledSource
 from tubelet.runs.finetune import finetune

@@ -28,6 +28,7 @@ from tubelet.recipe import (
     Run,
     SameClasses,
     Schedule,
+    SingleRun,
     Stage,
     VideoSource,
     Views,
@@ -113,7 +114,7 @@ def toy_stages(folder: Path) -> ProgressiveRecipe:
 
 
 def filled(recipe: ProgressiveRecipe) -> ProgressiveRecipe:
-    def find(name: str) -> PretrainRecipe | FinetuneRecipe:
+    def find(name: str) -> SingleRun:
         raise ValueError(f"no recipe {name}")
 
     return resolved(recipe, find)

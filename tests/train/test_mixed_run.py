@@ -15,7 +15,7 @@ from toy_labelled import write_video as write_grey
 from toy_run import Notes, killer, log_lines, pretrain_recipe, records
 from video_files import write_video
 
-from tubelet.eval.evaluate import evaluate
+from tubelet.eval.evaluate import ClassEvaluation, evaluate
 from tubelet.nn.mixing import Mixing
 from tubelet.recipe import (
     Data,
@@ -167,6 +167,7 @@ def test_a_labelled_hybrid_learns_merged_classes_and_looks_at_each_source(labell
         assert set(look) == {"accuracy", "best_accuracy", "accuracy_home", "accuracy_gym"}
         assert look["accuracy"] == pytest.approx((look["accuracy_home"] + look["accuracy_gym"]) / 2)
     found = evaluate(tmp_path / "whole", labelled / "gym", watch=notes, clips=1, crops=1)
+    assert isinstance(found, ClassEvaluation)
     assert {row.name for row in found.classes if row.videos} == {"dark", "grey"}
     (labelled / "numbers.csv").write_text("gym/grey/0.mp4 2\nhome/dark/0.mp4 1\n")
     assert evaluate(tmp_path / "whole", labelled / "numbers.csv", watch=notes, clips=1, crops=1).videos == 2

@@ -17,7 +17,7 @@ from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import NO_MIXING
 from tubelet.nn.position import sinusoid, stretch
 from tubelet.pictures.reconstruct import load_autoencoder
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, write_recipe
+from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe, write_recipe
 from tubelet.spec import replace as changed
 from tubelet.targets.pixels import Pixels
 from tubelet.types import ClipShape
@@ -145,7 +145,7 @@ def test_what_does_not_fit_together_is_one_line_when_it_is_read(tmp_path: Path) 
         assert said in line
 
 
-def run_of(model: Any, recipe: PretrainRecipe | FinetuneRecipe, folder: Path) -> Path:
+def run_of(model: Any, recipe: EncoderRun, folder: Path) -> Path:
     folder.mkdir(parents=True)
     save_file(model.state_dict(), folder / "model.safetensors")
     write_recipe(recipe, folder / "recipe.yaml")

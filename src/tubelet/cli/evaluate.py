@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
-    from tubelet.eval.evaluate import Evaluation
+    from tubelet.eval.reports import Evaluation, Row
 
 WORST = 5
 
@@ -42,30 +44,29 @@ def evaluate(
     result = test(run, videos, watch=RichWatch(), clips=clips, crops=crops, allow_missing=allow_missing, out=out)
     console = Console()
     console.print(_summary(result))
-    console.print(_worst_classes(result))
-    typer.echo(f"results: {result.out} (metrics.json, predictions.csv, classes.csv, confusion.csv, confusion.png)")
+    worst = result.worst(WORST)
+    if worst:
+        console.print(_worst(worst[0], worst[1:]))
+    files = "metrics.json, predictions.csv" + (", classes.csv, confusion.csv, confusion.png" if worst else "")
+    typer.echo(f"results: {result.out} ({files})")
 
 
 def _summary(result: Evaluation) -> RenderableType:
     from rich.table import Table
 
-    low, high = result.top1_interval
     table = Table("", "", title=f"{result.videos} videos, {result.clips} x {result.crops} views", show_header=False)
-    table.add_row("top-1", f"{result.top1:.1%}  (95 %: {low:.1%} to {high:.1%})")
-    if result.top5 is not None:
-        table.add_row("top-5", f"{result.top5:.1%}")
-    table.add_row("mean of classes", f"{result.mean_class_accuracy:.1%}")
+    for name, value in result.summary:
+        table.add_row(name, value)
     if result.missing:
         table.add_row("missing videos", f"{len(result.missing)}, not counted")
     return table
 
 
-def _worst_classes(result: Evaluation) -> RenderableType:
+def _worst(header: Row, rows: Sequence[Row]) -> RenderableType:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("class", "right", "mostly taken for", title="worst classes")
-    seen = [row for row in result.classes if row.recall is not None]
-    for row in sorted(seen, key=lambda row: (row.recall, -row.videos))[:WORST]:
-        table.add_row(escape(row.name), f"{row.correct} of {row.videos}", escape(row.mistaken_for))
+    table = Table(*header, title="worst classes")
+    for row in rows:
+        table.add_row(*map(escape, row))
     return table

@@ -38,24 +38,24 @@ def finetune(
 
     Example: `tubelet finetune videomae-s-small-finetune --start runs/pre --train train.csv --out runs/fine`
     """
-    from tubelet.cli.terminal.common import given, load_recipe
     from tubelet.cli.terminal.watch import training
     from tubelet.recipe import FinetuneRecipe
-    from tubelet.runs.finetune import finetune as run
+    from tubelet.recipes.load import as_changes, load_recipe
+    from tubelet.runs.finetune import FINETUNE
     from tubelet.train.distributed.process_group import is_main
 
     if fresh and resume:
         raise ValueError("--fresh and --resume exclude each other")
-    options = given(
+    options = as_changes(
         {"data.train": train, "data.val": val, "data.root": root, "data.class_names": class_names, "seed": seed}
     )
-    options += ["start=null"] if start == "none" else given({"start": start})
-    options += given({"distill.teacher": teacher})
+    options += ["start=null"] if start == "none" else as_changes({"start": start})
+    options += as_changes({"distill.teacher": teacher})
     filled = load_recipe(recipe, [*(changes or []), *options], FinetuneRecipe)
     folder = out or Path("runs") / filled.name
     with training(folder) as watch:
-        model = run(filled, folder, watch, fresh=fresh)
+        model = FINETUNE.run(filled, folder, watch, fresh=fresh)
     if not is_main():
         return
     typer.echo(f"model: {model}\nlosses: {folder / 'log.jsonl'}")
-    typer.echo(f"next: tubelet evaluate {folder} LIST")
+    typer.echo(f"next: {FINETUNE.next_step.replace('FOLDER', str(folder))}")

@@ -37,13 +37,14 @@ def plan(
 
     Example: `tubelet plan videomae-b-k400-800-pretrain --gpus 8 --device H100 --videos 240000`
     """
-    from tubelet.cli.terminal.common import load_any_recipe
-    from tubelet.plan.plan import ASSUMED_EFFICIENCY, Question, make_plan
+    from tubelet.plan.plan import ASSUMED_EFFICIENCY, Question
+    from tubelet.recipes.load import load_any_recipe
+    from tubelet.runs.kinds import plan_run
 
     question = Question(
         device=device, count=gpus, videos=videos, efficiency=ASSUMED_EFFICIENCY if mfu is None else mfu, steps=steps
     )
-    made = make_plan(load_any_recipe(recipe, changes or []), question)
+    made = plan_run(load_any_recipe(recipe, changes or []), question)
     typer.echo(_as_json(made) if json else "\n".join(f"{name:<12} {text}".rstrip() for name, text in _lines(made)))
 
 

@@ -27,20 +27,20 @@ def pretrain(
 
     Example: `tubelet pretrain videomae-b-k400-800-pretrain --data videos/ --out runs/pre run.batch_size=64`
     """
-    from tubelet.cli.terminal.common import given, load_recipe
     from tubelet.cli.terminal.watch import training
     from tubelet.recipe import PretrainRecipe
-    from tubelet.runs.pretrain import pretrain as run
+    from tubelet.recipes.load import as_changes, load_recipe
+    from tubelet.runs.pretrain import PRETRAIN
     from tubelet.train.distributed.process_group import is_main
 
     if fresh and resume:
         raise ValueError("--fresh and --resume exclude each other")
-    options = given({"data.videos": data, "data.root": root, "start": start, "seed": seed})
+    options = as_changes({"data.videos": data, "data.root": root, "start": start, "seed": seed})
     filled = load_recipe(recipe, [*(changes or []), *options], PretrainRecipe)
     folder = out or Path("runs") / filled.name
     with training(folder) as watch:
-        model = run(filled, folder, watch, fresh=fresh)
+        model = PRETRAIN.run(filled, folder, watch, fresh=fresh)
     if not is_main():
         return
     typer.echo(f"model: {model}\nlosses: {folder / 'log.jsonl'}")
-    typer.echo(f"next: tubelet finetune RECIPE --start {folder} --train LIST --out RUN")
+    typer.echo(f"next: {PRETRAIN.next_step.replace('FOLDER', str(folder))}")

@@ -32,11 +32,11 @@ def list_recipes() -> None:
     table = Table(*columns, box=None, pad_edge=False)
     for name, function in RECIPES.items():
         recipe = function()
-        encoder = recipe.model.encoder
+        encoder = recipe.encoder
         cells = [
             name,
             f"{recipe.clip.frames}x{recipe.clip.size}",
-            f"{encoder.width}x{encoder.depth}/{encoder.cube.height}",
+            "" if encoder is None else f"{encoder.width}x{encoder.depth}/{encoder.cube.height}",
             str(recipe.schedule.epochs) + (f" x {recipe.data.views}" if recipe.data.views > 1 else ""),
             str(recipe.run.batch_size),
             (function.__doc__ or "").strip().split("\n")[0],
@@ -67,8 +67,8 @@ def show_recipe(
 
     Example: `tubelet recipes show videomae-b-k400-800-pretrain > mine.yaml`
     """
-    from tubelet.cli.terminal.common import load_any_recipe
     from tubelet.recipe import change_stages, to_yaml
+    from tubelet.recipes.load import load_any_recipe
     from tubelet.recipes.progressive import PROGRESSIVE
 
     if name in PROGRESSIVE:

@@ -13,7 +13,7 @@ from tubelet.cli.terminal.common import Fresh, Out
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tubelet.recipe import FinetuneRecipe, PretrainRecipe, ProgressiveRecipe
+    from tubelet.recipe import AnyRecipe, ProgressiveRecipe, SingleRun
     from tubelet.runs.stages.folders import Step
     from tubelet.runs.stages.run import StageResult
 
@@ -54,10 +54,10 @@ def run(
         _run_one(filled, folder, fresh=fresh)
 
 
-def _load(name: str, changes: list[str]) -> PretrainRecipe | FinetuneRecipe | ProgressiveRecipe:
+def _load(name: str, changes: list[str]) -> AnyRecipe:
     """The recipe, changed; of stages, with each stage's own recipe in it."""
-    from tubelet.cli.terminal.common import load_any_recipe
     from tubelet.recipe import ProgressiveRecipe, change_stages, read_any_recipe, resolved
+    from tubelet.recipes.load import load_any_recipe
     from tubelet.recipes.progressive import PROGRESSIVE
 
     path = Path(name)
@@ -73,12 +73,12 @@ def _load(name: str, changes: list[str]) -> PretrainRecipe | FinetuneRecipe | Pr
     return resolved(change_stages(whole, changes), _finder(path.parent))
 
 
-def _finder(folder: Path) -> Callable[[str], PretrainRecipe | FinetuneRecipe]:
+def _finder(folder: Path) -> Callable[[str], SingleRun]:
     """Finds the recipe that a stage names: a shipped one, or a file beside the progressive one."""
 
-    def find(name: str) -> PretrainRecipe | FinetuneRecipe:
-        from tubelet.cli.terminal.common import load_any_recipe
+    def find(name: str) -> SingleRun:
         from tubelet.recipes import RECIPES
+        from tubelet.recipes.load import load_any_recipe
 
         return load_any_recipe(name if name in RECIPES or not _is_file(name) else str(folder / name), [])
 
@@ -108,20 +108,17 @@ def _run_stages(recipe: ProgressiveRecipe, out: Path, *, fresh: bool, redo: str 
     typer.echo(f"model: {results[-1].folder / 'model'}\nstages: {out / SUMMARY}")
 
 
-def _run_one(recipe: PretrainRecipe | FinetuneRecipe, out: Path, *, fresh: bool) -> None:
+def _run_one(recipe: SingleRun, out: Path, *, fresh: bool) -> None:
     from tubelet.cli.terminal.watch import training
-    from tubelet.recipe import PretrainRecipe
-    from tubelet.runs.finetune import finetune
-    from tubelet.runs.pretrain import pretrain
+    from tubelet.runs.kinds import runner_of
     from tubelet.train.distributed.process_group import is_main
 
+    runner = runner_of(recipe)
     with training(out) as watch:
-        if isinstance(recipe, PretrainRecipe):
-            model = pretrain(recipe, out, watch, fresh=fresh)
-        else:
-            model = finetune(recipe, out, watch, fresh=fresh)
+        model = runner.run(recipe, out, watch, fresh=fresh)
     if is_main():
         typer.echo(f"model: {model}\nlosses: {out / 'log.jsonl'}")
+        typer.echo(f"next: {runner.next_step.replace('FOLDER', str(out))}")
 
 
 def table(results: tuple[StageResult, ...]) -> RenderableType:
@@ -140,14 +137,12 @@ def table(results: tuple[StageResult, ...]) -> RenderableType:
 def _looked_at(steps: tuple[Step, ...], first: int) -> RenderableType:
     from rich.table import Table
 
-    from tubelet.runs.stages.folders import teacher_of
-
     drawn = Table("stage", "kind", "starts from", "learns from", "epochs", "batch", "state")
     for place, step in enumerate(steps):
         state = "finished" if step.is_finished else "begun" if step.is_begun else "to do"
         if place >= first and state != "to do":
             state = f"{state}; to be removed and done again"
-        start, teacher = step.recipe.start or "scratch", teacher_of(step.recipe) or ""
+        start, teacher = step.recipe.start or "scratch", step.recipe.teacher or ""
         epochs, batch = str(step.recipe.schedule.epochs), str(step.recipe.run.batch_size)
         drawn.add_row(step.name, step.recipe.kind, start, teacher, epochs, batch, state)
     return drawn

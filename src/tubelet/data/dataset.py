@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Int64, Num, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
@@ -22,7 +22,7 @@ from tubelet.data.cache import FrameCache
 from tubelet.masks import HasMaskRules, draw_mask
 from tubelet.rng import generator
 from tubelet.types import VIDEO, Batch, Clips, ClipShape, Grid, Mask
-from tubelet.video.augment.augment import Augment, test_crops
+from tubelet.video.augment.augment import Augment, Placement, test_crops
 from tubelet.video.lists.manifest import VideoRef
 from tubelet.video.read.decoders import Reading
 from tubelet.video.read.errors import BadVideo
@@ -43,13 +43,18 @@ class MaskDraw:
         return draw_mask(self.rules, self.grid, rng)
 
 
+LabelOf = Callable[[VideoRef, Sequence[Placement]], Num[Tensor, "V *L"]]
+"""Labels of the V clips of a video."""
+
+
 @dataclass(frozen=True)
 class ClipPlan:
     """How clips are taken from videos: `views` clips from each video that is decoded, each with a mask if `masks`.
 
     Frames with a short side above `short_side` pixels are scaled down to it while they are read. None means 10/7 of the
     clip's size, 320 for 224: the size at which the authors keep Kinetics. `cache` is a folder for decoded frames.
-    `reading` says which decoder opens the files, and when it gives one up.
+    `reading` says which decoder opens the files, and when it gives one up. `label` gives the labels of the clips of a
+    video from where these were cut; without it each has the class of the video.
     """
 
     clip: ClipShape
@@ -61,6 +66,7 @@ class ClipPlan:
     cache: Path | None = None
     short_side: int | None = None
     reading: Reading = field(default_factory=Reading)
+    label: LabelOf | None = None
 
 
 @dataclass(frozen=True)
@@ -76,12 +82,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Sample:
-    """The clips of one video, uint8 [V,C,T,H,W]; masks bool [V,3,t,h,w] (hidden, decoded, scored) and label, if any."""
+    """The clips of one video, uint8 [V,C,T,H,W]; masks bool [V,3,t,h,w] (hidden, decoded, scored) and label, if any.
+
+    The label is the class of all clips, or [V, ...] numbers, some for each clip.
+    """
 
     index: int
     video: UInt8[Tensor, "V C T H W"]
     masks: Bool[Tensor, "V 3 t h w"] | None
-    label: int | None
+    label: int | Num[Tensor, "V *L"] | None
     stream: str = VIDEO
 
 
@@ -131,9 +140,13 @@ class ClipDataset(Dataset[Sample | Skipped]):
             frames, chosen = self._read(video.path, choose, part=video.part)
         except BadVideo as bad:
             return Skipped(place, video.name, video.where, bad.reason)
-        clips = [plan.augment(_at(frames, at), plan.clip.size, draw) for at, draw in zip(chosen, draws, strict=True)]
+        placed = [
+            plan.augment.placed(_at(frames, at), plan.clip.size, draw) for at, draw in zip(chosen, draws, strict=True)
+        ]
+        clips = [clip for clip, _ in placed]
+        label = video.label if plan.label is None else plan.label(video, [where for _, where in placed])
         masks = None if plan.masks is None else torch.cat([plan.masks(draw).stacked() for draw in draws])
-        return Sample(place, clips[0][None] if len(clips) == 1 else torch.stack(clips), masks, video.label)
+        return Sample(place, clips[0][None] if len(clips) == 1 else torch.stack(clips), masks, label)
 
 
 class EvalDataset(Dataset[VideoViews | Skipped]):
@@ -213,13 +226,23 @@ def _batch_of(stream: str, samples: Sequence[Sample]) -> Batch:
     """The samples, all of this stream; labels are only kept where each has one."""
     counts = torch.tensor([len(sample.video) for sample in samples])
     index = torch.tensor([sample.index for sample in samples]).repeat_interleave(counts)
-    labels = [-1 if sample.label is None else sample.label for sample in samples]
     masks = [sample.masks for sample in samples if sample.masks is not None]
     return Batch(
         clips={stream: Clips(default_collate([clip for sample in samples for clip in sample.video]), index)},
         splits={stream: Mask.unstacked(torch.cat(masks)).split()} if masks else {},
-        labels=torch.tensor(labels).repeat_interleave(counts) if min(labels) >= 0 else None,
+        labels=_labels(samples),
     )
+
+
+def _labels(samples: Sequence[Sample]) -> Num[Tensor, "B *L"] | None:
+    """The labels of all clips; None where a video has none."""
+    labels = []
+    for sample in samples:
+        if sample.label is None:
+            return None
+        label = sample.label
+        labels.append(torch.full((len(sample.video),), label) if isinstance(label, int) else label)
+    return torch.cat(labels)
 
 
 def _at(frames: UInt8[np.ndarray, "K H W 3"], place: Int64[np.ndarray, " T"]) -> UInt8[np.ndarray, "T H W 3"]:

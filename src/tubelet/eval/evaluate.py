@@ -5,28 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import torch
-from jaxtyping import Int
 
+from tubelet.data.class_names import Names
 from tubelet.data.dataset import Skipped
 from tubelet.data.workers.loader import worker_deaths
 from tubelet.disk.layout import CLASSES_FILE, EVALUATION_FOLDER
-from tubelet.disk.tables import write_json
 from tubelet.disk.write import open_folder
-from tubelet.eval.metrics import ClassRow, Interval, class_rows, confusion, mean_class_accuracy, ranked, top_k, wilson
-from tubelet.eval.results import BEST, write_results
-from tubelet.eval.scoring import Scored, score_videos
+from tubelet.eval.reports import REPORTS, ClassEvaluation, Evaluation, Tested, report_of_numbers
+from tubelet.eval.scoring import score_videos
 from tubelet.names import one_line
 from tubelet.recipe import Run
-from tubelet.sets.labels import Names, relabelled
 from tubelet.spec import replace
 from tubelet.train.distributed.device import pick_device, set_threads
 from tubelet.train.records.watch import Watch
 from tubelet.video.lists.manifest import Manifest, VideoRef, check_unique, read_manifest
 from tubelet.weights.classifier import SavedClassifier, load_classifier
+
+__all__ = ["ClassEvaluation", "Evaluation", "Rooted", "evaluate"]
 
 SAY_EVERY: Final = 10
 """Share of the videos, in percent, after which progress is told."""
@@ -38,26 +36,6 @@ class Rooted:
 
     source: Path
     root: Path
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a test found. Accuracies are ratios in 0..1; `top5` is None where there are five classes or fewer.
-
-    `videos` counts those that were scored; `missing` could not be read and enter no number.
-    """
-
-    top1: float
-    top5: float | None
-    mean_class_accuracy: float
-    top1_interval: Interval
-    videos: int
-    clips: int
-    crops: int
-    missing: tuple[Skipped, ...]
-    classes: tuple[ClassRow, ...]
-    confusion: Int[np.ndarray, "C C"]
-    out: Path
 
 
 def evaluate(
@@ -73,8 +51,9 @@ def evaluate(
     """Score every video of `source` (folder, list or manifest) with the classifier of a finished fine-tuning run.
 
     Paths of a list start where those of the run's own lists do (`data.root`), unless it is `Rooted` elsewhere.
-    Views are `clips` in time by `crops` in space, as the recipe says where not given. Writes metrics.json, classes.csv,
-    confusion.csv, confusion.png and predictions.csv to `out` (default RUN/evaluation/SOURCE-CLIPSxCROPS).
+    Views are `clips` in time by `crops` in space, as the recipe says where not given. Writes metrics.json,
+    predictions.csv and, for classes, classes.csv, confusion.csv and confusion.png to `out` (default
+    RUN/evaluation/SOURCE-CLIPSxCROPS); for classes it returns a `ClassEvaluation`.
     ValueError for a label that the run does not have, and for an unreadable video unless `allow_missing`: such a video
     is listed as missing and counts neither as right nor as wrong.
     """
@@ -85,7 +64,8 @@ def evaluate(
         watch.say(note)
     if saved.recipe.data.sources and manifest.classes is None:
         watch.say(f"{manifest.source}: its numbers are taken for lines of {CLASSES_FILE} of the run, from 0")
-    videos = relabelled(manifest, saved.names)
+    task = saved.recipe.task
+    videos = task.labelled(manifest, _names(saved))
     views = (clips or saved.recipe.views.clips, crops or saved.recipe.views.crops)
     folder = out or run / EVALUATION_FOLDER / f"{one_line(manifest.source.stem)}-{views[0]}x{views[1]}"
     open_folder(folder)
@@ -103,9 +83,26 @@ def evaluate(
         )
     if len(scored.index) == 0:
         raise ValueError(f"{manifest.source}: none of the {len(videos)} videos can be read")
-    result = _measure(scored, saved.names, views=views, out=folder)
-    _write(result, scored, videos, saved, manifest)
-    return result
+    tested = _tested(saved, manifest, videos, views=views, out=folder)
+    return REPORTS.get(task.kind, report_of_numbers)(scored, tested)
+
+
+def _names(saved: SavedClassifier) -> Names:
+    return saved.names if saved.recipe.task.gives_classes else ()
+
+
+def _tested(
+    saved: SavedClassifier, manifest: Manifest, videos: tuple[VideoRef, ...], *, views: tuple[int, int], out: Path
+) -> Tested:
+    return Tested(
+        task=saved.recipe.task,
+        names=_names(saved),
+        videos=videos,
+        views=views,
+        out=out,
+        title=f"{saved.recipe.name} on {manifest.source.name}",
+        facts={"source": str(manifest.source), "recipe": saved.recipe.name, "weights": str(saved.weights)},
+    )
 
 
 def _read(source: Path | Rooted, saved: SavedClassifier) -> Manifest:
@@ -144,47 +141,3 @@ def _progress(total: int, watch: Watch) -> Callable[[int], None]:
             watch.say(f"{done}/{total} videos")
 
     return on_progress
-
-
-def _measure(scored: Scored, names: Names, *, views: tuple[int, int], out: Path) -> Evaluation:
-    predicted = ranked(scored.scores, 1)[:, 0]
-    counts = confusion(scored.labels, predicted, len(names))
-    return Evaluation(
-        top1=top_k(scored.scores, scored.labels, 1),
-        top5=top_k(scored.scores, scored.labels, BEST) if len(names) > BEST else None,
-        mean_class_accuracy=mean_class_accuracy(counts),
-        top1_interval=wilson(int(counts.trace()), len(scored.labels)),
-        videos=len(scored.labels),
-        clips=views[0],
-        crops=views[1],
-        missing=scored.missing,
-        classes=tuple(class_rows(counts, names)),
-        confusion=counts,
-        out=out,
-    )
-
-
-def _write(
-    result: Evaluation, scored: Scored, videos: tuple[VideoRef, ...], saved: SavedClassifier, manifest: Manifest
-) -> None:
-    title = f"{saved.recipe.name} on {manifest.source.name}: top-1 {result.top1:.1%} of {result.videos} videos"
-    write_results(result.out, scored, videos, names=saved.names, title=title)
-    write_json(result.out / "metrics.json", _facts(result, saved, manifest))
-
-
-def _facts(result: Evaluation, saved: SavedClassifier, manifest: Manifest) -> dict[str, Any]:
-    return {
-        "top1": result.top1,
-        "top1_interval_95": list(result.top1_interval),
-        "top5": result.top5,
-        "mean_class_accuracy": result.mean_class_accuracy,
-        "classes": len(saved.names),
-        "videos": result.videos,
-        "clips": result.clips,
-        "crops": result.crops,
-        "views": result.videos * result.clips * result.crops,
-        "missing": [{"path": bad.name, "reason": bad.reason} for bad in result.missing],
-        "source": str(manifest.source),
-        "recipe": saved.recipe.name,
-        "weights": str(saved.weights),
-    }

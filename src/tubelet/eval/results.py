@@ -9,12 +9,12 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float, Int
 
+from tubelet.data.class_names import Names
 from tubelet.disk.tables import Cell, write_csv
 from tubelet.disk.write import whole_file
 from tubelet.eval.metrics import ClassRow, class_rows, confusion, ranked
 from tubelet.eval.scoring import Scored
 from tubelet.names import one_line
-from tubelet.sets.labels import Names
 from tubelet.video.lists.manifest import VideoRef
 
 BEST: Final = 5

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Num, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -20,6 +20,7 @@ from tubelet.data.workers.guard import DeathSignals
 from tubelet.data.workers.loader import start_worker
 from tubelet.data.workers.start_handshake import StartHandshake
 from tubelet.methods.classifier import Classifier
+from tubelet.methods.tasks import Classes, Task
 from tubelet.recipe import FinetuneRecipe, reading_of
 from tubelet.train.distributed.device import autocast, pick_precision
 from tubelet.types import Grid
@@ -30,13 +31,13 @@ PREFETCH: Final = 2
 
 @dataclass(frozen=True)
 class Scored:
-    """Mean class probabilities of the videos that could be read; `index` is their place in the manifest, ascending.
+    """Mean predictions (class probabilities) of the videos that could be read; `index` is their place in the manifest.
 
-    A video without a label has the label -1.
+    Places ascend. `labels` are as the task has them; a video without a class has the label -1.
     """
 
     scores: Float[np.ndarray, "M C"]
-    labels: Int[np.ndarray, " M"]
+    labels: Num[np.ndarray, "M *L"]
     index: Int[np.ndarray, " M"]
     missing: tuple[Skipped, ...]
 
@@ -76,12 +77,13 @@ def score_videos(
         if good:
             index = np.concatenate([np.full(len(item.video), item.index) for item in good])
             video = torch.cat([item.video for item in good])
-            sums.add(probabilities(classifier, video, device=device, autocast=autocast(device, precision)), index)
+            computing = autocast(device, precision)
+            sums.add(predictions(classifier, video, task=recipe.task, device=device, autocast=computing), index)
         done += len(pack)
         on_progress(done)
     absent = {bad.index for bad in missing}
     index = np.array([place for place in range(len(videos)) if place not in absent], dtype=np.int64)
-    return Scored(sums.means(index), labels_of(videos)[index], index, tuple(missing))
+    return Scored(sums.means(index), recipe.task.truth(videos)[index], index, tuple(missing))
 
 
 def passes(classifier: Classifier, views: int) -> int:
@@ -93,12 +95,13 @@ def pass_unseen(classifier: Classifier, recipe: FinetuneRecipe, device: torch.de
     """A pass whose scores nobody sees, of one black view."""
     frames, size = recipe.clip.frames, recipe.clip.size
     black = torch.zeros((1, 3, frames, size, size), dtype=torch.uint8)
-    probabilities(classifier, black, device=device, autocast=autocast(device, pick_precision(recipe.run, device)))
+    precision = pick_precision(recipe.run, device)
+    predictions(classifier, black, task=recipe.task, device=device, autocast=autocast(device, precision))
 
 
 def labels_of(videos: Sequence[VideoRef]) -> Int[np.ndarray, " M"]:
-    """The label of each video, -1 where it has none."""
-    return np.array([-1 if video.label is None else video.label for video in videos], dtype=np.int64)
+    """The class of each video, -1 where it has none."""
+    return Classes().truth(videos)
 
 
 def read_views(dataset: EvalDataset, *, workers: int) -> Iterator[VideoViews | Skipped]:
@@ -169,19 +172,23 @@ class ViewScores:
 
 
 @torch.no_grad()  # not inference_mode: what FSDP gathers first in it, training could not use
-def probabilities(
+def predictions(
     classifier: Classifier,
     video: UInt8[Tensor, "V C T H W"],
     *,
     device: torch.device,
     autocast: AbstractContextManager[None],
-) -> Float[np.ndarray, "V classes"]:
-    """Class probabilities of views, fp32, in passes that fit in memory. The classifier must be in eval mode."""
+    task: Task = Classes(),
+) -> Float[np.ndarray, "V P"]:
+    """What the task predicts of views (class probabilities), fp32, in passes that fit in memory.
+
+    The classifier must be in eval mode.
+    """
     limit = views_per_pass(classifier.encoder.grid)
     parts = []
     with autocast:
         for start in range(0, len(video), limit):
             logits = classifier(video[start : start + limit].to(device, non_blocking=True))
-            parts.append(logits.float().softmax(dim=1))
-    scores: Float[np.ndarray, "V classes"] = torch.cat(parts).cpu().numpy()
+            parts.append(task.predictions(logits.float()))
+    scores: Float[np.ndarray, "V P"] = torch.cat(parts).cpu().numpy()
     return scores

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
-import torch
 from jaxtyping import Float, Num
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from tubelet.methods.tasks import Classes, Task
 from tubelet.models.encoders import AnyEncoder
 from tubelet.models.heads import linear_head
 from tubelet.models.vit import ViTSpec
@@ -87,27 +87,20 @@ class Classifier(nn.Module):
 
 
 class Finetuning(nn.Module):
-    """Cross entropy of a classifier; clips and labels are mixed in training, plain in evaluation."""
+    """A task learnt by a classifier; clips and labels are mixed in training, plain in evaluation."""
 
-    def __init__(self, classifier: Classifier, mixing: Mixing) -> None:
+    def __init__(self, classifier: Classifier, mixing: Mixing, task: Task = Classes()) -> None:
         super().__init__()
         self.classifier = classifier
         self.mixing = mixing
+        self.task = task
 
     def forward(self, batch: Batch) -> Output:
-        """Mean loss over the clips; `accuracy` is against the clip's own label, mixed or not."""
+        """Mean loss over the clips, and the metrics of the task."""
         video, labels = batch.clips[VIDEO].video, batch.labels
         assert labels is not None
-        if self.training:
-            mixed, soft = self.mixing(video, labels, classes=self.classifier.classes)
-            logits = self.classifier(mixed).float()
-            loss = F.cross_entropy(logits, soft)
-        else:
-            logits = self.classifier(video).float()
-            loss = F.cross_entropy(logits, labels)
-        with torch.no_grad():
-            accuracy = (logits.argmax(1) == labels).float().mean()
-        return Output({VIDEO: loss}, {VIDEO: {"accuracy": accuracy}})
+        mix = partial(self.mixing, classes=self.classifier.classes) if self.training else None
+        return self.task.learn(self.classifier, video, labels, mix)
 
     def count(self, batch: Batch) -> dict[str, float]:
         """How much this batch weighs in a mean over batches: its clips."""

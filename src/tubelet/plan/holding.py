@@ -12,7 +12,7 @@ from tubelet.plan.count.memory import Memory, Setting, estimate_memory, fused_at
 from tubelet.plan.count.shapes import Recomputed, layout
 from tubelet.plan.equipment import Equipment
 from tubelet.plan.measure.live import attention_held
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe import EncoderRun, FinetuneRecipe
 
 USABLE: Final = 0.9
 """Share of a device's memory that a plan may fill."""
@@ -51,7 +51,7 @@ class Fewest:
     memory: Memory
 
 
-def share_out(recipe: PretrainRecipe | FinetuneRecipe, count: int) -> Batch:
+def share_out(recipe: EncoderRun, count: int) -> Batch:
     """The batch over `count` devices; ValueError where it is no multiple of them."""
     videos = recipe.run.batch_size
     if videos % count:
@@ -64,9 +64,7 @@ def share_out(recipe: PretrainRecipe | FinetuneRecipe, count: int) -> Batch:
 class Scales:
     """Weighs steps of a recipe on some equipment, whole (one device, or DDP) and spread (FSDP)."""
 
-    def __init__(
-        self, recipe: PretrainRecipe | FinetuneRecipe, batch: Batch, equipment: Equipment, *, parameters: int
-    ) -> None:
+    def __init__(self, recipe: EncoderRun, batch: Batch, equipment: Equipment, *, parameters: int) -> None:
         site = equipment.site
         tuned = recipe if isinstance(recipe, FinetuneRecipe) else None
         self._shapes, self._parameters = layout(recipe), parameters

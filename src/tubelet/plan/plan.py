@@ -21,13 +21,13 @@ from tubelet.plan.equipment import HERE, Equipment, equipment
 from tubelet.plan.holding import USABLE, Batch, Fewest, Holding, Scales, share_out
 from tubelet.plan.measure.bench import step_seconds
 from tubelet.plan.measure.real_steps import MEMORY_STEPS, Rehearsed, rehearse
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe
 from tubelet.sets.unlabelled import videos_of_epoch
 from tubelet.spec import replace
 from tubelet.weights.read import read_model
 from tubelet.weights.teachers import planned_target
 
-Recipe = PretrainRecipe | FinetuneRecipe
+Recipe = EncoderRun
 
 ASSUMED_EFFICIENCY: Final = 0.30
 """Share of the peak that a step reaches where nothing was measured: ViT-g 0.29 on 8 H100 and 0.44 on 8 A100 (NVIDIA
@@ -139,7 +139,7 @@ def count_parameters(recipe: Recipe) -> dict[str, int]:
             assert target is not None
             parts = dict(recipe.model.build(recipe.clip, target).named_children())
         else:
-            classifier = recipe.model.build(recipe.clip, recipe.classes or UNKNOWN_CLASSES)
+            classifier = recipe.model.build(recipe.clip, recipe.outputs or UNKNOWN_CLASSES)
             parts = {"encoder": classifier.encoder, "head": nn.ModuleList([classifier.fc_norm, classifier.head])}
     counted = {name: sum(value.numel() for value in part.parameters()) for name, part in parts.items()}
     return {**counted, "total": sum(counted.values())}
@@ -211,7 +211,7 @@ def _assumptions(recipe: Recipe) -> list[str]:
     if not isinstance(recipe, FinetuneRecipe):
         return target_notes(recipe)
     taken = f"the number of classes is not known before the labels are: {UNKNOWN_CLASSES} taken"
-    return [*([taken] if recipe.classes is None else []), *teacher_notes(recipe)]
+    return [*([taken] if recipe.outputs is None else []), *teacher_notes(recipe)]
 
 
 def teacher_notes(recipe: FinetuneRecipe) -> list[str]:

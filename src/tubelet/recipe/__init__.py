@@ -1,12 +1,14 @@
 """What describes a run: typed, strict, printable as YAML, overridable from the command line, read back from a file."""
 
 from tubelet.recipe.data import Data, LabelledData, LabelledSource, Stream, VideoSource, reading_of
-from tubelet.recipe.kinds import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe.kinds import SINGLE_RUNS, EncoderRun, FinetuneRecipe, PretrainRecipe, encoder_run
 from tubelet.recipe.progressive import ProgressiveRecipe, Stage
 from tubelet.recipe.run import FreshHead, Optim, Run, SameClasses, Schedule, StartHead, Views
+from tubelet.recipe.single import SingleRun
 from tubelet.recipe.stages import change_stages, resolved
 from tubelet.recipe.streams import StreamRecipe, streams_of
 from tubelet.recipe.text import (
+    AnyRecipe,
     override,
     parse_any_recipe,
     parse_recipe,
@@ -17,7 +19,10 @@ from tubelet.recipe.text import (
 )
 
 __all__ = [
+    "SINGLE_RUNS",
+    "AnyRecipe",
     "Data",
+    "EncoderRun",
     "FinetuneRecipe",
     "FreshHead",
     "LabelledData",
@@ -28,6 +33,7 @@ __all__ = [
     "Run",
     "SameClasses",
     "Schedule",
+    "SingleRun",
     "Stage",
     "StartHead",
     "Stream",
@@ -35,6 +41,7 @@ __all__ = [
     "VideoSource",
     "Views",
     "change_stages",
+    "encoder_run",
     "override",
     "parse_any_recipe",
     "parse_recipe",

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from tubelet.recipe.kinds import FinetuneRecipe, PretrainRecipe
-from tubelet.spec import Spec, did_you_mean
+from tubelet.recipe.kinds import SINGLE_RUNS, kinds_in_words
+from tubelet.recipe.single import SingleRun
+from tubelet.spec import Spec, did_you_mean, explain
 
 PREVIOUS: Final = "previous"
 ALL: Final = "all"
 _RESERVED: Final = (PREVIOUS, ALL, "name", "seed", "stages", "kind")
 
-OneRun = PretrainRecipe | FinetuneRecipe
 
-
-def _tag(value: Any) -> str | None:
-    if isinstance(value, str):
-        return "name"
-    kind = value.get("kind") if isinstance(value, dict) else value.kind if isinstance(value, OneRun) else None
-    return kind if kind in ("pretrain", "finetune") else None
+def _parsed(value: Any) -> str | SingleRun:
+    """A recipe from its fields, by its `kind`; a name and a recipe stay as they are."""
+    if isinstance(value, str | SingleRun):
+        return value
+    model = SINGLE_RUNS.get(str(value.get("kind"))) if isinstance(value, dict) else None
+    if model is None:
+        raise ValueError(f"give the name of a recipe, a YAML file, or a mapping with {kinds_in_words()}")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise ValueError(explain(error, model)) from error
 
 
 class Stage(Spec):
@@ -32,16 +37,9 @@ class Stage(Spec):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="letters, digits, - and _")
-    recipe: Annotated[
-        Annotated[str, Tag("name")]
-        | Annotated[PretrainRecipe, Tag("pretrain")]
-        | Annotated[FinetuneRecipe, Tag("finetune")],
-        Discriminator(
-            _tag,
-            custom_error_type="recipe",
-            custom_error_message="give the name of a recipe, a YAML file, or a mapping with kind: pretrain or finetune",
-        ),
-    ] = Field(description="name of a recipe, a YAML file beside this one, or the recipe itself")
+    recipe: Annotated[str | SerializeAsAny[SingleRun], BeforeValidator(_parsed)] = Field(
+        description="name of a recipe, a YAML file beside this one, or the recipe itself"
+    )
     changes: tuple[str, ...] = Field(default=(), description="changes to the recipe: field=value")
     start: str | None = Field(default=PREVIOUS, description="previous, the name of an earlier stage, or null")
     teacher: str | None = Field(default=None, description="earlier stage to learn from: its name, previous, or null")
@@ -55,7 +53,7 @@ class Stage(Spec):
         return name
 
     @property
-    def filled(self) -> OneRun:
+    def filled(self) -> SingleRun:
         """The recipe of a stage that `resolved` gave."""
         assert not isinstance(self.recipe, str)
         return self.recipe

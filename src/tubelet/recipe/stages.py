@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
-from tubelet.methods.autoencoder import MaskedAutoencoderSpec
-from tubelet.recipe.kinds import FinetuneRecipe, PretrainRecipe
-from tubelet.recipe.progressive import ALL, OneRun, ProgressiveRecipe, Stage
+from tubelet.recipe.progressive import ALL, ProgressiveRecipe
+from tubelet.recipe.single import SingleRun
 from tubelet.recipe.text import override
-from tubelet.spec import Spec, did_you_mean, replace
+from tubelet.spec import did_you_mean, replace
 
 
 def change_stages(recipe: ProgressiveRecipe, changes: Sequence[str]) -> ProgressiveRecipe:
@@ -33,7 +31,7 @@ def change_stages(recipe: ProgressiveRecipe, changes: Sequence[str]) -> Progress
     return override(replace(recipe, stages=changed), whole)
 
 
-def resolved(recipe: ProgressiveRecipe, find: Callable[[str], OneRun]) -> ProgressiveRecipe:
+def resolved(recipe: ProgressiveRecipe, find: Callable[[str], SingleRun]) -> ProgressiveRecipe:
     """The recipe with everything in it: each stage's own recipe, seeded and changed. `find` knows recipes by name.
 
     ValueError that names the stage, for what `find` and the changes say, and for stages that do not fit each other.
@@ -43,7 +41,7 @@ def resolved(recipe: ProgressiveRecipe, find: Callable[[str], OneRun]) -> Progre
         try:
             own = find(stage.recipe) if isinstance(stage.recipe, str) else stage.recipe
             own = own if recipe.seed is None else replace(own, seed=recipe.seed)
-            stages.append(replace(stage, recipe=_changed(own, stage.changes), changes=()))
+            stages.append(replace(stage, recipe=override(own, stage.changes), changes=()))
         except ValueError as error:
             raise ValueError(f"stage {stage.name!r}: {error}") from error
     whole = replace(recipe, seed=None, stages=tuple(stages))
@@ -53,21 +51,13 @@ def resolved(recipe: ProgressiveRecipe, find: Callable[[str], OneRun]) -> Progre
     return whole
 
 
-def _changed(recipe: OneRun, changes: Sequence[str]) -> OneRun:
-    if isinstance(recipe, PretrainRecipe):  # `override` gives back the kind that it gets, which mypy must see
-        return override(recipe, changes)
-    return override(recipe, changes)
-
-
 def _check_stage(recipe: ProgressiveRecipe, place: int) -> None:
     stage, start = recipe.stages[place], recipe.start_of(place)
     where, own = f"stage {stage.name!r}", stage.filled
-    if isinstance(own, PretrainRecipe) and stage.evaluate is not False:
-        raise ValueError(f"{where}: evaluate is for stages with classes, and this one pre-trains")
-    maps_classes = isinstance(own, FinetuneRecipe) and own.start_head.kind == "same_classes"
+    if stage.evaluate is not False and not own.can_be_tested:
+        raise ValueError(f"{where}: evaluate is for stages with classes, and this one {own.does}")
     if start is None:
-        if maps_classes and own.start is None:
-            raise ValueError(f"{where}: start_head=same_classes, but it starts from nothing; name a stage or set start")
+        own.check_start(where, None, "")
         return
     before = recipe.stages[start]
     if own.start is not None:
@@ -75,72 +65,11 @@ def _check_stage(recipe: ProgressiveRecipe, place: int) -> None:
             f"{where} starts from stage {before.name!r}, and its recipe from {own.start}; "
             "take one out (start: null in the stage lets the recipe say it)"
         )
-    if isinstance(own, PretrainRecipe) and not isinstance(before.filled, PretrainRecipe):
-        raise ValueError(f"{where} pre-trains and cannot start from {before.name!r}, a classifier without a decoder")
-    if maps_classes and not isinstance(before.filled, FinetuneRecipe):
-        raise ValueError(f"{where}: start_head=same_classes, but {before.name!r} pre-trains and has no classes")
-    _check_model(where, own, before)
+    own.check_start(where, before.filled, before.name)
 
 
 def _check_teacher(recipe: ProgressiveRecipe, place: int) -> None:
     teacher = recipe.teacher_of(place)
-    if teacher is None:
-        return
-    before, own = recipe.stages[teacher], recipe.stages[place].filled
-    where = f"stage {recipe.stages[place].name!r}"
-    if isinstance(own, FinetuneRecipe):
-        if own.distill is None:
-            raise ValueError(
-                f"{where} has a teacher, stage {before.name!r}, but does not distil: set distill={{}} in it"
-            )
-        named, takes_classes = [own.distill.teacher], True
-    else:
-        learning = [spec for spec in own.target.specs if spec.asks in ("features", "classes")]
-        if not learning:
-            kinds = " + ".join(spec.kind for spec in own.target.specs)
-            raise ValueError(
-                f"{where} has a teacher, stage {before.name!r}, but its target {kinds} asks no stage: "
-                "set target=features or target=pseudo_labels"
-            )
-        named = [spec.teacher for spec in learning]
-        takes_classes = any(spec.asks == "classes" and spec.teacher is None for spec in learning)
-    if None not in named:
-        raise ValueError(f"{where} learns from stage {before.name!r}, and its recipe from {named[0]}; take one out")
-    if takes_classes and not isinstance(before.filled, FinetuneRecipe):
-        raise ValueError(f"{where} learns classes, but {before.name!r}, its teacher, pre-trains and has none")
-
-
-_MAY_DIFFER: Final = frozenset(
-    {"drop_path", "checkpointing", "norm_eps", "final_norm_eps", "positions", "layer_scale"},
-)
-"""Fields of a network that may change from stage to stage; of the layer scale only whether there is one matters."""
-
-
-def _check_model(where: str, own: OneRun, before: Stage) -> None:
-    """Facts that show in no shape, such as heads, are looked at too."""
-    theirs = before.filled
-    parts: dict[str, tuple[Spec, Spec]] = {"model.encoder": (own.model.encoder, theirs.model.encoder)}
-    if isinstance(own, PretrainRecipe) and isinstance(theirs, PretrainRecipe):
-        if own.model.kind != theirs.model.kind:
-            raise ValueError(
-                f"{where} is a {own.model.kind} and cannot start from {before.name!r}, a {theirs.model.kind}"
-            )
-        if isinstance(own.model, MaskedAutoencoderSpec) and isinstance(theirs.model, MaskedAutoencoderSpec):
-            parts["model.decoder"] = (own.model.decoder, theirs.model.decoder)
-    for part, (here, there) in parts.items():
-        mine, other = _facts(here), _facts(there)
-        for field, value in mine.items():
-            if other.get(field) != value:
-                raise ValueError(
-                    f"{where}: {part}.{field} is {value}, but {other.get(field)} in {before.name!r}, "
-                    "which it starts from; make them agree"
-                )
-
-
-def _facts(network: Spec) -> dict[str, object]:
-    """What two networks must share, by field."""
-    fields = network.model_dump(mode="json")
-    facts = {name: value for name, value in fields.items() if name not in _MAY_DIFFER}
-    if "layer_scale" in fields:
-        facts["layer_scale (set or not)"] = fields["layer_scale"] is not None
-    return facts
+    if teacher is not None:
+        before, stage = recipe.stages[teacher], recipe.stages[place]
+        stage.filled.check_teacher(f"stage {stage.name!r}", before.filled, before.name)

@@ -10,12 +10,14 @@ import yaml
 from pydantic import ValidationError
 
 from tubelet.disk.write import write_text
-from tubelet.recipe.kinds import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe.kinds import SINGLE_RUNS
 from tubelet.recipe.progressive import ProgressiveRecipe
-from tubelet.spec import did_you_mean, explain
+from tubelet.recipe.single import SingleRun
+from tubelet.spec import Spec, did_you_mean, explain
 
-RecipeT = TypeVar("RecipeT", PretrainRecipe, FinetuneRecipe, ProgressiveRecipe)
-AnyRecipe = PretrainRecipe | FinetuneRecipe | ProgressiveRecipe
+AnyRecipe = SingleRun | ProgressiveRecipe
+RecipeT = TypeVar("RecipeT", bound=AnyRecipe)
+SpecT = TypeVar("SpecT", bound=Spec)
 
 
 def to_yaml(recipe: AnyRecipe) -> str:
@@ -28,7 +30,7 @@ def write_recipe(recipe: AnyRecipe, path: Path) -> None:
     write_text(path, to_yaml(recipe))
 
 
-def read_recipe(path: Path) -> PretrainRecipe | FinetuneRecipe:
+def read_recipe(path: Path) -> SingleRun:
     """Read the recipe file of one run; ValueError names the file and what is wrong in it."""
     return _of_one_run(read_any_recipe(path), str(path))
 
@@ -42,7 +44,7 @@ def read_any_recipe(path: Path) -> AnyRecipe:
     return parse_any_recipe(text, str(path))
 
 
-def parse_recipe(text: str, where: str) -> PretrainRecipe | FinetuneRecipe:
+def parse_recipe(text: str, where: str) -> SingleRun:
     """Check the YAML text of the recipe of one run. `where` names it in errors."""
     return _of_one_run(parse_any_recipe(text, where), where)
 
@@ -54,18 +56,16 @@ def parse_any_recipe(text: str, where: str) -> AnyRecipe:
     except yaml.YAMLError as error:
         raise ValueError(f"{where}: not YAML: {_one_line(error)}") from error
     if not isinstance(fields, dict):
-        raise ValueError(f"{where}: a recipe is a YAML mapping with the field 'kind: pretrain' or 'kind: finetune'")
+        known = " or ".join(f"'kind: {kind}'" for kind in SINGLE_RUNS)
+        raise ValueError(f"{where}: a recipe is a YAML mapping with the field {known}")
+    kinds: dict[str, type[AnyRecipe]] = {**SINGLE_RUNS, "progressive": ProgressiveRecipe}
     kind = fields.get("kind")
-    if kind == "pretrain":
-        return _check(PretrainRecipe, fields, where)
-    if kind == "finetune":
-        return _check(FinetuneRecipe, fields, where)
-    if kind == "progressive":
-        return _check(ProgressiveRecipe, fields, where)
-    raise ValueError(f"{where}: kind is {kind!r}, choose from pretrain, finetune, progressive")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ValueError(f"{where}: kind is {kind!r}, choose from {', '.join(kinds)}")
+    return _check(kinds[kind], fields, where)
 
 
-def _of_one_run(recipe: AnyRecipe, where: str) -> PretrainRecipe | FinetuneRecipe:
+def _of_one_run(recipe: AnyRecipe, where: str) -> SingleRun:
     if isinstance(recipe, ProgressiveRecipe):
         raise ValueError(f"{where}: a progressive recipe, of several runs; tubelet run takes it")
     return recipe
@@ -123,7 +123,7 @@ def _set(fields: dict[str, Any], name: str, value: Any, given: Set[str]) -> None
     here[last] = value  # the whole recipe is checked afterwards, unknown names too
 
 
-def _check(model: type[RecipeT], fields: dict[str, Any], where: str) -> RecipeT:
+def _check(model: type[SpecT], fields: dict[str, Any], where: str) -> SpecT:
     try:
         return model.model_validate(fields)
     except ValidationError as error:

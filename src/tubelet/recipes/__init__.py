@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe import SingleRun
 from tubelet.recipes import demo, maskfeat, videomae, videomae_v2
 
-RECIPES: Final[dict[str, Callable[[], PretrainRecipe | FinetuneRecipe]]] = {
+RECIPES: Final[dict[str, Callable[[], SingleRun]]] = {
     "demo-pretrain": demo.demo_pretrain,
     "demo-finetune": demo.demo_finetune,
     "demo-scratch": demo.demo_scratch,

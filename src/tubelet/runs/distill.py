@@ -9,18 +9,18 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from tubelet.data.class_names import Names
 from tubelet.data.label_space import normalised
-from tubelet.weights.classifier import SavedClassifier, load_classifier, names_of
 from tubelet.methods.classifier import Classifier, Finetuning
 from tubelet.methods.distillation import Distill, Distillation, Supervised, Teacher
 from tubelet.recipe import FinetuneRecipe
+from tubelet.runs.teacher_record import TeacherRecord, digest
 from tubelet.spec import did_you_mean
 from tubelet.train.distributed.process_group import on_main
-from tubelet.runs.teacher_record import TeacherRecord, digest
 from tubelet.train.records.watch import Watch
 from tubelet.types import ClipShape
+from tubelet.weights.classifier import SavedClassifier, load_classifier, names_of
 from tubelet.weights.imported import Imported
-from tubelet.data.class_names import Names
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def check_taught(teacher: Imported, names: Names, clip: ClipShape) -> None:
 def method_of(classifier: Classifier, recipe: FinetuneRecipe, taught: LoadedTeacher | None) -> Supervised:
     """What trains the classifier: labels alone, or a teacher."""
     if recipe.distill is None or taught is None:
-        return Finetuning(classifier, recipe.mixing)
+        return Finetuning(classifier, recipe.mixing, recipe.task)
     return Distillation(classifier, recipe.mixing, teacher=taught.teacher, distill=recipe.distill)
 
 

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
-from tubelet.data.class_names import names_text
-from tubelet.data.mixed import Source
+import torch
+
+from tubelet.data.class_names import Names, names_text, read_names
+from tubelet.data.labels import without_videos
 from tubelet.disk.layout import CLASSES_FILE
-from tubelet.disk.write import write_text
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.distillation import Supervised
 from tubelet.plan.count.peaks import throughput_scale_of
-from tubelet.recipe import FinetuneRecipe, FreshHead, SameClasses
+from tubelet.plan.plan import make_plan
+from tubelet.recipe import FinetuneRecipe, FreshHead, SameClasses, reading_of
 from tubelet.rng import step_rng
-from tubelet.runs.distill import method_of, read_teacher
-from tubelet.runs.teacher_record import check_teacher, write_teacher
+from tubelet.runs.distill import check_taught, method_of, read_teacher, teacher_path
+from tubelet.runs.runner import Ahead, Runner
+from tubelet.runs.skeleton import Beginning, Prepared, check_steps, run_single, write_finished
+from tubelet.runs.stage_test import LABELLED_TEST
 from tubelet.runs.validation import validation
 from tubelet.sets.labelled import LabelledSets, labelled_sets
-from tubelet.sets.labels import Names, read_names, without_videos
 from tubelet.spec import replace
 from tubelet.train.building import building, has_weights, pattern
-from tubelet.train.checkpoint.folder import latest, write_model
-from tubelet.train.checkpoint.resume import check_apart, prepare
-from tubelet.train.distributed.process_group import is_main, joined, on_main
-from tubelet.train.loop import Job, fit
+from tubelet.train.distributed.device import pick_device
 from tubelet.train.optim import Ema, ParameterGroup, parameter_groups
-from tubelet.train.records.watch import SilentWatch, Watch
-from tubelet.weights.start import start_classifier
+from tubelet.train.records.watch import Watch
+from tubelet.weights.classifier import read_classifier
+from tubelet.weights.imported import Imported
+from tubelet.weights.start import classifier_state, start_classifier
 
 FEW_STEPS: Final = 600
 ENOUGH_STEPS: Final = 1000
@@ -48,48 +48,45 @@ def finetune(recipe: FinetuneRecipe, out: Path, watch: Watch, *, fresh: bool = F
     too good. A run folder that holds work is continued unless `fresh`. ValueError in one line for whatever the user
     can mend. Under torchrun all ranks call this; the first one writes and speaks, and validation is shared out.
     """
-    with joined(recipe.run, watch.say):
-        return _finetune(recipe, out, watch if is_main() else SilentWatch(), fresh=fresh)
+    return run_single(recipe, out, watch, fresh=fresh, prepared=_prepared)
 
 
-def _finetune(recipe: FinetuneRecipe, out: Path, watch: Watch, *, fresh: bool) -> Path:
+def _prepared(recipe: FinetuneRecipe, beginning: Beginning) -> Prepared:
+    out, watch, goes_on = beginning.out, beginning.watch, beginning.goes_on
     if recipe.start is None and isinstance(recipe.start_head, SameClasses):
         raise ValueError("start_head=same_classes, but there is nothing to start from: give a classifier with --start")
     sets = labelled_sets(recipe)
     names = sets.names
-    recipe = replace(recipe, classes=len(names))
+    recipe = replace(recipe, classes=len(names) or None)
     _tell(names, sets, watch)
-    # A checkpoint follows where a run goes on, so what it once started from need not exist any more.
-    goes_on = latest(out) is not None and not fresh
-    if not goes_on:
-        teacher = None if recipe.distill is None else recipe.distill.teacher
-        check_apart(out, {"start": recipe.start, "distill.teacher": teacher})
-    taught = read_teacher(recipe, names, watch)
+    beginning.check_apart({"start": recipe.start, "distill.teacher": recipe.teacher})
+    teacher = read_teacher(recipe, names, watch)
     with building(recipe.run, goes_on=goes_on):
         classifier = first_classifier(replace(recipe, start=None) if goes_on else recipe, watch, names)
-    method = method_of(classifier, recipe, taught)
+    method = method_of(classifier, recipe, teacher)
     if goes_on:
         _check_names(out, names)
-        check_teacher(out, () if taught is None else (taught,))
     dataset, mixture = sets.dataset(recipe, watch.say)
-    prepare(out, fresh=fresh)  # after all that can be refused, for `fresh` removes what was there
-    write_class_names(out, names)
-    write_teacher(out, () if taught is None else (taught,))
     _tell_few_steps(recipe, sets, watch)
-    job = Job(
+    ema = None if recipe.ema is None else Ema(pattern(method, recipe.run), decay=recipe.ema)
+
+    def kept() -> Supervised:
+        """The method with the weights that the run is for: their average where there is one."""
+        return method if ema is None else cast(Supervised, ema.average)
+
+    return Prepared(
         recipe=recipe,
-        out=out,
         method=method,
         groups=finetuning_groups(method, recipe),
         dataset=dataset,
         mixture=mixture,
+        weights=lambda: kept().classifier.state_dict(),
+        teachers=() if teacher is None else (teacher,),
+        texts=_texts(names),
+        after_epoch=validation(sets.val, recipe, lambda: kept().eval().classifier, beginning) if sets.val else None,
+        ema=ema,
         throughput_scale=partial(throughput_scale_of, recipe),
-        ema=None if recipe.ema is None else Ema(pattern(method, recipe.run), decay=recipe.ema),
     )
-    if sets.val:
-        job = dataclasses.replace(job, after_epoch=_validation(sets.val, job, watch))
-    fit(job, watch)
-    return write_classifier(out, recipe, _kept(job).classifier, names)
 
 
 def first_classifier(recipe: FinetuneRecipe, watch: Watch, names: Names = ()) -> Classifier:
@@ -98,10 +95,10 @@ def first_classifier(recipe: FinetuneRecipe, watch: Watch, names: Names = ()) ->
     `names` are those of its classes, by which its head may start from the start's (`recipe.start_head`). ValueError
     where `recipe.classes` is not known, or the weights to start from are not there or do not fit.
     """
-    if recipe.classes is None:
+    if recipe.outputs is None:
         raise ValueError("the number of classes is not known; set classes in the recipe")
     with step_rng(recipe.seed, 0):
-        classifier = recipe.model.build(recipe.clip, recipe.classes)
+        classifier = recipe.model.build(recipe.clip, recipe.outputs)
     if recipe.start is not None and has_weights(classifier):
         started = start_classifier(classifier, Path(recipe.start), head=recipe.start_head, names=names)
         watch.say(
@@ -136,7 +133,7 @@ def _tell(names: Names, sets: LabelledSets, watch: Watch) -> None:
     for note in sets.notes:
         watch.say(note)
     videos = sets.videos
-    watch.say(f"{len(videos)} labelled videos of {len(names)} classes")
+    watch.say(f"{len(videos)} labelled videos" + (f" of {len(names)} classes" if names else ""))
     empty = without_videos(videos, names)
     if empty:
         more = ", ..." if len(empty) > 5 else ""
@@ -152,27 +149,45 @@ def _tell_few_steps(recipe: FinetuneRecipe, sets: LabelledSets, watch: Watch) ->
         watch.say(f"{steps} steps in all, few for a new head: schedule.epochs={more} would make {more * each:,}")
 
 
-def _validation(sources: Sequence[Source], job: Job, watch: Watch) -> Callable[[int], Mapping[str, float]]:
-    """What the loop calls after each epoch: accuracy of the weights as they would be saved, and the best so far."""
-    watch.say(
-        f"validation after each epoch: one centre view of {sum(len(source.videos) for source in sources)} videos; "
-        "the final weights are saved, not those of the best epoch"
-    )
-    return validation(sources, cast(FinetuneRecipe, job.recipe), lambda: _kept(job).eval().classifier, job.out)
-
-
-def _kept(job: Job) -> Supervised:
-    """The method with the weights that the run is for: their average where there is one."""
-    return cast(Supervised, job.method if job.ema is None else job.ema.average)
-
-
 def write_classifier(out: Path, recipe: FinetuneRecipe, classifier: Classifier, names: Names) -> Path:
     """Write `model/` of the run folder `out`; returns it. The names come last: without them it is not finished."""
-    folder = write_model(out, recipe, classifier.state_dict())
-    write_class_names(folder, names)
-    return folder
+    return write_finished(out, recipe, classifier.state_dict(), _texts(names))
 
 
-def write_class_names(folder: Path, names: Names) -> None:
-    """Write the names, one a line in the order of the labels."""
-    on_main(lambda: write_text(folder / CLASSES_FILE, names_text(names)))
+def _texts(names: Names) -> dict[str, str]:
+    """The names, one a line in the order of the labels; no file where there are no classes."""
+    return {CLASSES_FILE: names_text(names)} if names else {}
+
+
+def _look(recipe: FinetuneRecipe, ahead: Ahead) -> Names:
+    pick_device(recipe.run)
+    reading_of(recipe.data)
+    sets = labelled_sets(recipe)
+    check_steps(recipe, sum(source.share.slots for source in sets.train))
+    shell, start = _shell(recipe, sets.names, None), ahead.start()
+    if start is not None:
+        classifier_state(shell, start, head=recipe.start_head, names=sets.names)
+    if recipe.distill is not None:
+        teacher = ahead.teacher() or read_classifier(teacher_path(recipe.distill))
+        check_taught(teacher, sets.names, recipe.clip)
+    return sets.names
+
+
+def _shell(recipe: FinetuneRecipe, names: Names, teacher: Imported | None) -> Classifier:
+    del teacher  # it is no part of the classifier
+    outputs = recipe.task.outputs(len(names) or None)
+    assert outputs is not None  # the labels have been read
+    with step_rng(recipe.seed, 0), torch.device("meta"):
+        return recipe.model.build(recipe.clip, outputs)
+
+
+FINETUNE: Final = Runner(
+    recipe=FinetuneRecipe,
+    label="training on labels",
+    run=finetune,
+    look=_look,
+    next_step="tubelet evaluate FOLDER LIST",
+    shell=_shell,
+    test=LABELLED_TEST,
+    plan=make_plan,
+)

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Final
 
+import torch
+
+from tubelet.data.class_names import Names
 from tubelet.data.dataset import ClipPlan, MaskDraw
 from tubelet.data.mixed import Source
 from tubelet.data.streams import StreamSet
 from tubelet.masks import draw_mask
 from tubelet.methods.masked import MaskedMethod
+from tubelet.plan.count.peaks import throughput_scale_of
+from tubelet.plan.plan import make_plan
 from tubelet.recipe import PretrainRecipe, StreamRecipe, reading_of, streams_of
 from tubelet.rng import generator, step_rng
-from tubelet.plan.count.peaks import throughput_scale_of
-from tubelet.runs.teacher_record import check_teacher, known_target, named_teachers, write_teacher
-from tubelet.sets.unlabelled import training_set, unlabelled_sources
-from tubelet.targets.frozen import FrozenSpec
+from tubelet.runs.runner import Ahead, Runner
+from tubelet.runs.skeleton import Beginning, Prepared, check_steps, run_single
+from tubelet.runs.teacher_record import known_target, named_teachers
+from tubelet.sets.unlabelled import clip_plan, training_set, unlabelled_sources, videos_of_epoch
+from tubelet.spec import replace
 from tubelet.train.building import build_method, building, has_weights
-from tubelet.train.checkpoint.folder import latest, write_model
-from tubelet.train.checkpoint.resume import check_apart, prepare
-from tubelet.train.distributed.process_group import is_main, joined
-from tubelet.train.job import Job
-from tubelet.train.loop import fit
+from tubelet.train.distributed.device import pick_device
 from tubelet.train.optim import parameter_groups
-from tubelet.train.records.watch import SilentWatch, Watch
-from tubelet.weights.start import start_whole
+from tubelet.train.records.watch import Watch
+from tubelet.weights.imported import Imported
+from tubelet.weights.start import start_whole, whole_state
+from tubelet.weights.teachers import planned_target
 
 
 def pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool = False) -> Path:
@@ -34,57 +39,40 @@ def pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool = F
     `tubelet.train.loop.fit`, and ValueError for videos or weights that are not there. Under torchrun all ranks call
     this, and the first one writes and speaks.
     """
-    with joined(recipe.run, watch.say):
-        return _pretrain(recipe, out, watch if is_main() else SilentWatch(), fresh=fresh)
+    return run_single(recipe, out, watch, fresh=fresh, prepared=_prepared)
 
 
-def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -> Path:
+def _prepared(recipe: PretrainRecipe, beginning: Beginning) -> Prepared:
+    watch = beginning.watch
     streams = streams_of(recipe)
     sources = [unlabelled_sources(one.data, watch.say, clip_frames=one.clip.frames) for one in streams]
-    goes_on = latest(out) is not None and not fresh
-    if not goes_on:
-        check_apart(
-            out,
-            {
-                "start": recipe.start,
-                **named_teachers(recipe.target),
-            },
-        )
-    with building(recipe.run, goes_on=goes_on):
+    beginning.check_apart({"start": recipe.start, **named_teachers(recipe.target)})
+    with building(recipe.run, goes_on=beginning.goes_on):
         method = build_method(recipe)
-    taught = known_target(method.target, watch)
-    if goes_on:
-        check_teacher(out, taught)
-    if recipe.start is not None and not goes_on and has_weights(method):  # before `fresh` removes anything
+    teachers = known_target(method.target, watch)
+    if recipe.start is not None and not beginning.goes_on and has_weights(method):
         started = start_whole(method, Path(recipe.start))
-        watch.say(f"weights from {started.file}")
-        for note in started.notes:
-            watch.say(note)
-    first, *others = [
-        stream_set(stream, some, method, watch) for stream, some in zip(streams, sources, strict=True)
-    ]  # may refuse, too
-    prepare(out, fresh=fresh)
-    write_teacher(out, taught)
-    job = Job(
+        for line in (f"weights from {started.file}", *started.notes):
+            watch.say(line)
+    first, *others = [stream_set(one, some, method, watch) for one, some in zip(streams, sources, strict=True)]
+    return Prepared(
         recipe=recipe,
-        out=out,
         method=method,
         groups=parameter_groups(method, weight_decay=recipe.optim.weight_decay),
         dataset=first.dataset,
         mixture=first.mixture,
+        weights=method.state_dict,
+        teachers=teachers,
         throughput_scale=partial(throughput_scale_of, recipe, method.target),
         other_streams=tuple(others),
     )
-    fit(job, watch)
-    return write_model(out, recipe, method.state_dict())
 
 
 def stream_set(stream: StreamRecipe, sources: tuple[Source, ...], method: MaskedMethod, watch: Watch) -> StreamSet:
     """The clips of a stream; ValueError where the grid cannot be hidden as its rules say."""
-    dataset, mixture = training_set(
-        sources, plan_of(stream, method), mixes=bool(stream.data.sources), say=watch.say
-    )
-    draw_mask(stream, method.grid, generator(stream.seed, 0))
+    plan, mixes = plan_of(stream, method), bool(stream.data.sources)
+    dataset, mixture = training_set(sources, plan, mixes=mixes, say=watch.say)
+    _check_mask(stream, method)
     return StreamSet(
         stream.name,
         dataset,
@@ -97,13 +85,55 @@ def stream_set(stream: StreamRecipe, sources: tuple[Source, ...], method: Masked
 
 def plan_of(recipe: PretrainRecipe | StreamRecipe, method: MaskedMethod) -> ClipPlan:
     """How clips and masks of the recipe, or of one of its streams, are drawn."""
-    return ClipPlan(
-        clip=recipe.clip,
-        sampler=recipe.data.sampler,
-        augment=recipe.data.augment,
-        seed=recipe.seed,
-        views=recipe.data.views,
-        masks=MaskDraw(recipe, method.grid),
-        cache=None if recipe.data.cache is None else Path(recipe.data.cache),
-        reading=reading_of(recipe.data),
-    )
+    return clip_plan(recipe, masks=MaskDraw(recipe, method.grid))
+
+
+def _check_mask(recipe: PretrainRecipe | StreamRecipe, method: MaskedMethod) -> None:
+    """ValueError where the grid of the method cannot be hidden as the recipe, or one of its streams, says."""
+    draw_mask(recipe, method.grid, generator(recipe.seed, 0))
+
+
+def _look(recipe: PretrainRecipe, ahead: Ahead) -> Names:
+    pick_device(recipe.run)
+    reading_of(recipe.data)
+    check_steps(recipe, _videos_of_epoch(recipe))
+    method = _shell(recipe, (), ahead.teacher())
+    for stream in streams_of(recipe):
+        _check_mask(stream, method)
+    start = ahead.start()
+    if start is not None:
+        whole_state(method, start)
+    return ()
+
+
+def _shell(recipe: PretrainRecipe, names: Names, teacher: Imported | None) -> MaskedMethod:
+    del names  # it has no classes
+    target = planned_target(recipe, teacher)
+    with step_rng(recipe.seed, 0), torch.device("meta"):
+        return recipe.model.build(recipe.clip, target)
+
+
+def _videos_of_epoch(recipe: PretrainRecipe) -> int:
+    """At least so many: long videos count once here, as to cut them takes a look at every file."""
+    whole = tuple(replace(source, segment_seconds=None) for source in recipe.data.sources)
+    videos = videos_of_epoch(replace(recipe, data=replace(recipe.data, sources=whole)), _nobody)
+    if videos is None:
+        raise ValueError("no videos to train on: set data.videos or data.sources")
+    if videos < recipe.run.batch_size and whole != recipe.data.sources:
+        return videos_of_epoch(recipe, _nobody) or 0
+    return videos
+
+
+def _nobody(line: str) -> None:
+    """Hears nothing."""
+
+
+PRETRAIN: Final = Runner(
+    recipe=PretrainRecipe,
+    label="pre-training",
+    run=pretrain,
+    look=_look,
+    next_step="tubelet finetune RECIPE --start FOLDER --train LIST --out RUN",
+    shell=_shell,
+    plan=make_plan,
+)

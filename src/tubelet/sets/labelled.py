@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tubelet.data.dataset import ClipDataset, ClipPlan
+from tubelet.data.class_names import Names
+from tubelet.data.dataset import ClipDataset
 from tubelet.data.label_space import LabelSpace, merged, normalised, read_label_space, read_renames, renamed, rows
+from tubelet.data.labels import MANY
 from tubelet.data.mixed import MixedDataset, Source
 from tubelet.data.mixture import Mixture
-from tubelet.recipe import FinetuneRecipe, LabelledData, LabelledSource, reading_of
+from tubelet.recipe import FinetuneRecipe, LabelledData, LabelledSource
 from tubelet.recipe.data import source_names
-from tubelet.sets.labels import MANY, Names, class_names, relabelled
-from tubelet.sets.unlabelled import Say, path_or_none, training_set
+from tubelet.sets.unlabelled import Say, clip_plan, path_or_none, training_set
 from tubelet.spec import did_you_mean
 from tubelet.video.lists.manifest import Manifest, VideoRef, check_labels, read_manifest
 
@@ -22,8 +23,8 @@ from tubelet.video.lists.manifest import Manifest, VideoRef, check_labels, read_
 class LabelledSets:
     """What a classifier learns from, what it is looked at with after each epoch, and the names of its classes.
 
-    Labels of all videos index `names`. `mixes` is False where there is one set that is no mixture. `notes` are those of
-    the lists.
+    Labels of all videos index `names`, which are none for a task without classes. `mixes` is False where there is one
+    set that is no mixture. `notes` are those of the lists.
     """
 
     names: Names
@@ -39,15 +40,7 @@ class LabelledSets:
 
     def dataset(self, recipe: FinetuneRecipe, say: Say) -> tuple[ClipDataset | MixedDataset, Mixture | None]:
         """Training clips, and what an epoch takes of them, which `say` is told."""
-        plan = ClipPlan(
-            clip=recipe.clip,
-            sampler=recipe.data.sampler,
-            augment=recipe.data.augment,
-            seed=recipe.seed,
-            views=recipe.data.views,
-            cache=path_or_none(recipe.data.cache),
-            reading=reading_of(recipe.data),
-        )
+        plan = replace(clip_plan(recipe), label=recipe.task.label)
         return training_set(self.train, plan, mixes=self.mixes, say=say)
 
 
@@ -59,12 +52,13 @@ def labelled_sets(recipe: FinetuneRecipe) -> LabelledSets:
     if data.train is None:
         raise ValueError("no videos to train on: give a list or a folder with --train (recipe field data.train)")
     train = _read(recipe, data.train, data.root)
-    names = class_names(train, names_file=path_or_none(data.class_names), classes=recipe.classes)
-    learnt = Source(data.train, relabelled(train, names))
+    task = recipe.task
+    names = task.names(train, names_file=path_or_none(data.class_names), classes=recipe.classes)
+    learnt = Source(data.train, task.labelled(train, names))
     if data.val is None:
         return LabelledSets(names, (learnt,), (), mixes=False, notes=train.notes)
     val = _read(recipe, data.val, data.root)
-    tested = Source(data.val, relabelled(val, names))
+    tested = Source(data.val, task.labelled(val, names))
     return LabelledSets(names, (learnt,), (tested,), mixes=False, notes=(*train.notes, *val.notes))
 
 

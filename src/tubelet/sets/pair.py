@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tubelet.sets.labels import Names, class_names, relabelled
+from tubelet.data.class_names import Names
+from tubelet.data.labels import class_names, relabelled
 from tubelet.video.lists.manifest import Manifest, VideoRef, check_unique, read_manifest
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from tubelet.data.dataset import ClipDataset, ClipPlan
+from tubelet.data.dataset import ClipDataset, ClipPlan, MaskDraw
 from tubelet.data.mixed import MixedDataset, Source, shared_videos
 from tubelet.data.mixture import Mixture, Share
-from tubelet.recipe import Data, FinetuneRecipe, PretrainRecipe, VideoSource
+from tubelet.recipe import Data, LabelledData, SingleRun, StreamRecipe, VideoSource, reading_of
 from tubelet.recipe.data import source_names
 from tubelet.train.distributed.process_group import on_main
 from tubelet.video.lists.cut import Length, lengths, pieces
@@ -65,30 +65,48 @@ def training_set(
     return mixed, mixed.mixture
 
 
-def videos_of_epoch(recipe: PretrainRecipe | FinetuneRecipe, say: Say) -> int | None:
+def clip_plan(recipe: SingleRun | StreamRecipe, *, masks: MaskDraw | None = None) -> ClipPlan:
+    """How the clips of a run are taken from its videos, with masks where these are given."""
+    data = recipe.data
+    return ClipPlan(
+        clip=recipe.clip,
+        sampler=data.sampler,
+        augment=data.augment,
+        seed=recipe.seed,
+        views=data.views,
+        masks=masks,
+        cache=path_or_none(data.cache),
+        reading=reading_of(data),
+    )
+
+
+def videos_of_epoch(recipe: SingleRun, say: Say) -> int | None:
     """How many videos an epoch of the recipe takes; None where it names none. Errors as in `unlabelled_sources`."""
-    if isinstance(recipe, PretrainRecipe):
-        if recipe.data.videos is None and not recipe.data.sources:
-            return None
-        return sum(
-            source.share.slots for source in unlabelled_sources(recipe.data, say, clip_frames=recipe.clip.frames)
-        )
-    data, total = recipe.data, 0
+    data, frames = recipe.data, recipe.clip.frames
+    if isinstance(data, LabelledData):
+        return _labelled_of_epoch(data, frames)
+    if data.videos is None and not data.sources:
+        return None
+    return sum(source.share.slots for source in unlabelled_sources(data, say, clip_frames=frames))
+
+
+def _labelled_of_epoch(data: LabelledData, clip_frames: int) -> int | None:
+    """The same of labelled videos, whose labels are read and not checked."""
+
+    def count(source: str, root: str | None) -> int:
+        listed = read_manifest(Path(source), root=path_or_none(root), labelled=True, clip_frames=clip_frames)
+        return len(listed.videos)
+
     if data.train is not None:
-        return len(_labelled(Path(data.train), data.root, recipe).videos)
-    for name, source in zip(source_names(data.sources), data.sources, strict=True):
-        listed = _labelled(Path(source.train), source.root or data.root, recipe)
-        total += Share(name, len(listed.videos), source.weight).slots
-    return total or None
+        return count(data.train, data.root)
+    named = zip(source_names(data.sources), data.sources, strict=True)
+    shares = [Share(name, count(one.train, one.root or data.root), one.weight) for name, one in named]
+    return sum(share.slots for share in shares) or None
 
 
 def path_or_none(path: str | None) -> Path | None:
     """A path of a recipe."""
     return None if path is None else Path(path)
-
-
-def _labelled(source: Path, root: str | None, recipe: FinetuneRecipe) -> Manifest:
-    return read_manifest(source, root=path_or_none(root), labelled=True, clip_frames=recipe.clip.frames)
 
 
 def _manifest(data: Data, source: VideoSource, clip_frames: int | None) -> Manifest:

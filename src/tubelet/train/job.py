@@ -10,7 +10,7 @@ from torch import nn
 
 from tubelet.data.mixture import Mixture
 from tubelet.data.streams import StreamSet, TrainingSet
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe import SingleRun
 from tubelet.train.optim import Ema, ParameterGroup
 from tubelet.train.records.throughput import ThroughputScale
 from tubelet.types import VIDEO
@@ -27,7 +27,7 @@ class Job:
     learnt from beside it. `throughput_scale` tells what clips of the stream "video" are worth; only rank 0 asks.
     """
 
-    recipe: PretrainRecipe | FinetuneRecipe
+    recipe: SingleRun
     out: Path
     method: nn.Module
     groups: tuple[ParameterGroup, ...]

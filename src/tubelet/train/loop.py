@@ -31,7 +31,7 @@ from tubelet.train.replica import replica_of
 from tubelet.train.schedule import learning_rates
 from tubelet.types import VIDEO
 
-__all__ = ["Job", "fit", "parts"]
+__all__ = ["Job", "fit", "fit_prepared", "parts"]
 
 
 def fit(job: Job, watch: Watch) -> Path:
@@ -45,9 +45,14 @@ def fit(job: Job, watch: Watch) -> Path:
     """
     with joined(job.recipe.run, watch.say):
         prepare(job.out, fresh=False)
-        alone = only_run_in(job.out) if is_main() else nullcontext()
-        with alone, checkpoint.plain_disk_errors(job.out), worker_deaths(), stop_request() as stop:
-            return _Loop(job, watch if is_main() else SilentWatch(), stop).run()
+        return fit_prepared(job, watch if is_main() else SilentWatch())
+
+
+def fit_prepared(job: Job, watch: Watch) -> Path:
+    """What `fit` does once the processes have joined, the folder is prepared, and rank 0 alone is heard by `watch`."""
+    alone = only_run_in(job.out) if is_main() else nullcontext()
+    with alone, checkpoint.plain_disk_errors(job.out), worker_deaths(), stop_request() as stop:
+        return _Loop(job, watch, stop).run()
 
 
 class _Loop:

@@ -12,7 +12,7 @@ from tubelet.methods.classifier import Classifier
 from tubelet.methods.predictor import MaskedPredictor, MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.encoders import Encoder, encoder_for
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe
 from tubelet.rng import step_rng
 from tubelet.spec import replace as changed
 from tubelet.targets.unions import Target, trained_target
@@ -39,7 +39,7 @@ class Imported:
     file: Path
     format: str
     state: State
-    recipe: PretrainRecipe | FinetuneRecipe
+    recipe: EncoderRun
     names: tuple[str, ...] | None = None
     dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.encoders import encoder_for
-from tubelet.recipe import Data, FinetuneRecipe, LabelledData, PretrainRecipe, Views, write_recipe
+from tubelet.recipe import Data, EncoderRun, FinetuneRecipe, LabelledData, PretrainRecipe, Views, write_recipe
 from tubelet.rng import step_rng
 from tubelet.spec import explain
 from tubelet.targets.pixels import NormalisedPixels, Pixels
@@ -48,7 +48,7 @@ def read_model(path: Path, hints: Hints = Hints()) -> Imported:
     one line where it is missing, damaged, of another model, or wants to run code.
     """
     source = read_source(path)
-    recipe: PretrainRecipe | FinetuneRecipe
+    recipe: EncoderRun
     if source.recipe is not None:
         _check_hints(hints, source.recipe, source.file)
         recipe, notes = source.recipe, source.notes
@@ -134,7 +134,7 @@ def _classifier(state: Mapping[str, Tensor], given: Given, notes: list[str]) -> 
         raise ValueError(f"{given.file}: {explain(error, FinetuneRecipe)}") from error
 
 
-def _check_hints(hints: Hints, recipe: PretrainRecipe | FinetuneRecipe, file: Path) -> None:
+def _check_hints(hints: Hints, recipe: EncoderRun, file: Path) -> None:
     """What the file says is not to be contradicted."""
     stated = {
         "heads": (hints.heads, recipe.model.encoder.heads),

@@ -9,7 +9,7 @@ from typing import Final
 from tubelet.data.class_names import Names, read_names
 from tubelet.disk.layout import AVERAGE_FILE, CLASSES_FILE, MODEL_FILE, RECIPE_FILE, beside, weights_file
 from tubelet.disk.tensors import State, in_float32
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, read_recipe
+from tubelet.recipe import EncoderRun, PretrainRecipe, encoder_run, read_recipe
 from tubelet.types import ClipShape
 from tubelet.weights.huggingface import folder as huggingface
 from tubelet.weights.huggingface.tensors import WEIGHTS
@@ -42,7 +42,7 @@ class Source:
     state: State
     given: Given
     is_released: bool = False
-    recipe: PretrainRecipe | FinetuneRecipe | None = None
+    recipe: EncoderRun | None = None
     names: Names | None = None
     dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ def _own(file: Path, state: State) -> Source:
     names = None if names_file is None else read_names(names_file)
     if recipe_file is None:
         return Source(file, "tubelet weights without a recipe", state, Given(file), names=names)
-    recipe = read_recipe(recipe_file)
+    recipe = encoder_run(read_recipe(recipe_file), str(file))
     what = "pre-training run" if isinstance(recipe, PretrainRecipe) else "fine-tuned classifier"
     notes: tuple[str, ...] = ()
     if file.name == MODEL_FILE and (file.parent / AVERAGE_FILE).is_file():

@@ -46,9 +46,9 @@ def _make_data(demo: Demo, out: Path, on_videos: Callable[[int, int], None]) -> 
     """The videos of the demo, and lists of them for `tubelet run demo-progressive`."""
     from tubelet.data.synthetic.hybrid import write_hybrid
     from tubelet.data.synthetic.videos import make_dataset
+    from tubelet.doctor.machine import cores
     from tubelet.recipes.demo import DATA
     from tubelet.recipes.progressive import DEMO_DATA
-    from tubelet.doctor.machine import cores
 
     made = make_dataset(out / DATA, demo.videos, workers=min(cores(), 8), on_progress=on_videos)
     write_hybrid(made, demo.videos)

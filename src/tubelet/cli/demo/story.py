@@ -11,9 +11,9 @@ import torch
 
 from tubelet.data.synthetic.scenes import MOTIONS
 from tubelet.data.synthetic.videos import SyntheticSet
+from tubelet.doctor.machine import bf16_flags, cores
 from tubelet.pictures.report import Contender, Story
 from tubelet.recipes.demo import PRETRAINED, Demo
-from tubelet.doctor.machine import bf16_flags, cores
 from tubelet.video.lists.manifest import Manifest, read_manifest
 
 RECONSTRUCTED: Final = 4

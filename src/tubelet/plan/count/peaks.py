@@ -15,7 +15,7 @@ import torch
 
 from tubelet.plan.count.flops import count_flops
 from tubelet.plan.count.shapes import layout
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe import EncoderRun
 from tubelet.spec import did_you_mean
 from tubelet.targets.unions import Target
 from tubelet.train.distributed.device import pick_device, pick_precision
@@ -112,7 +112,7 @@ def measured_peak(precision: torch.dtype, threads: int) -> float:
     return 2.0 * TRIAL_SIZE**3 / best
 
 
-def throughput_scale_of(recipe: PretrainRecipe | FinetuneRecipe, target: Target | None = None) -> ThroughputScale:
+def throughput_scale_of(recipe: EncoderRun, target: Target | None = None) -> ThroughputScale:
     """What the clips of a run are worth; on a processor its peak is measured first, once."""
     run = recipe.run
     device = pick_device(run)

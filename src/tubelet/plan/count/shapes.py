@@ -16,7 +16,7 @@ from tubelet.nn.block import recomputed_blocks
 from tubelet.nn.drop_path import drop_path_rates
 from tubelet.plan.count.blocks import AnyBlock, Block, Linear
 from tubelet.plan.count.pooled_blocks import pooled_blocks
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe
 from tubelet.rng import generator
 from tubelet.targets.unions import Target
 from tubelet.types import ClipShape, Cube, Grid
@@ -79,7 +79,7 @@ class Layout:
         return Recomputed(len(self.encoder), len(self.decoder))
 
 
-def layout(recipe: PretrainRecipe | FinetuneRecipe, target: Target | None = None) -> Layout:
+def layout(recipe: EncoderRun, target: Target | None = None) -> Layout:
     """Shapes of a recipe; ValueError where cube, clip and mask do not fit.
 
     Counts of tokens are those of one mask drawn from the rules. `target` is that of the recipe where somebody has it
@@ -88,7 +88,7 @@ def layout(recipe: PretrainRecipe | FinetuneRecipe, target: Target | None = None
     encoder = recipe.model.encoder
     if isinstance(recipe, FinetuneRecipe):
         whole = _whole(encoder, recipe.clip)
-        return replace(whole, head=whole.head._replace(rows=1, outputs=recipe.classes or UNKNOWN_CLASSES))
+        return replace(whole, head=whole.head._replace(rows=1, outputs=recipe.outputs or UNKNOWN_CLASSES))
     seen, wanted = counts(recipe)
     target = planned_target(recipe) if target is None else target
     outputs = target.width(encoder.cube)

@@ -33,7 +33,7 @@ from tubelet.plan.measure.kernels import (
     tried_clips,
 )
 from tubelet.plan.measure.pooled_kernels import Overlapping, PooledBlockOf
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe
 from tubelet.train.distributed.device import autocast
 from tubelet.weights.teachers import planned_target
 
@@ -42,7 +42,7 @@ LONGEST: Final = 5.0
 """Seconds after which a kernel is tried no more; once after the warm-up it always is."""
 UPDATE_NUMBERS: Final = 2**22
 
-Recipe = PretrainRecipe | FinetuneRecipe
+Recipe = EncoderRun
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from tubelet.models.decoder import DecoderSpec
 from tubelet.models.mvit.model import MViTSpec, Stage
 from tubelet.models.vit import ViTSpec
 from tubelet.plan.count.shapes import UNKNOWN_CLASSES
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, parse_recipe, to_yaml
+from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe, encoder_run, parse_recipe, to_yaml
 from tubelet.rng import generator, step_rng
 from tubelet.spec import replace
 from tubelet.train.building import build_method
@@ -53,7 +53,7 @@ _TINY_VIT: Final = MaskedAutoencoderSpec(
 )
 _TINY_MVIT: Final = MViTSpec(width=32, depth=3, stages=(Stage(start=1), Stage(start=2)), kv_stride=(1, 4, 4))
 
-Recipe = PretrainRecipe | FinetuneRecipe
+Recipe = EncoderRun
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,9 @@ class _MadeUp:
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         if isinstance(self.recipe, FinetuneRecipe):
-            return Sample(index, self._clips, None, index % (self.recipe.classes or UNKNOWN_CLASSES))
+            outputs = self.recipe.outputs or UNKNOWN_CLASSES
+            labels = self.recipe.task.made_up(index, clips=len(self._clips), outputs=outputs)
+            return Sample(index, self._clips, None, labels)
         recipe, grid = self.recipe, self.recipe.clip.grid(self.recipe.model.encoder.cube)
         draws = [generator(recipe.seed, epoch, index, view) for view in range(recipe.data.views)]
         masks = torch.cat([draw_mask(recipe, grid, draw).stacked() for draw in draws])
@@ -174,8 +176,8 @@ def made_up_job(recipe: Recipe, out: Path, steps: int) -> Job:
         groups = parameter_groups(method, weight_decay=recipe.optim.weight_decay)
         return Job(recipe, out, method, groups, dataset)
     with step_rng(recipe.seed, 0):
-        classifier = recipe.model.build(recipe.clip, recipe.classes or UNKNOWN_CLASSES)
-    tuned = Finetuning(classifier, recipe.mixing)
+        classifier = recipe.model.build(recipe.clip, recipe.outputs or UNKNOWN_CLASSES)
+    tuned = Finetuning(classifier, recipe.mixing, recipe.task)
     groups = parameter_groups(
         tuned,
         weight_decay=recipe.optim.weight_decay,
@@ -242,7 +244,7 @@ def forget_peak() -> None:
 def main() -> None:
     """`python -m tubelet.plan.measure.real_steps FOLDER STEPS`: measure the folder's recipe, leave the result there."""
     folder, steps = Path(sys.argv[1]), int(sys.argv[2])
-    recipe = parse_recipe((folder / "recipe.yaml").read_text(), "recipe")
+    recipe = encoder_run(parse_recipe((folder / "recipe.yaml").read_text(), "recipe"), "recipe")
     _take(_tiny(recipe), 2)
     gc.collect()
     before = resident_bytes(peak=False)

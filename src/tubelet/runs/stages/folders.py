@@ -11,7 +11,7 @@ from typing import Any, Final
 from tubelet.disk.integrity import sums_of
 from tubelet.disk.layout import CLASSES_FILE, MODEL_FILE, MODEL_FOLDER, RECIPE_FILE
 from tubelet.disk.write import write_text
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, ProgressiveRecipe, read_recipe
+from tubelet.recipe import ProgressiveRecipe, SingleRun, read_recipe
 from tubelet.spec import did_you_mean, replace
 from tubelet.train.checkpoint.folder import latest
 from tubelet.train.checkpoint.resume import changed_fields, listed, remove_work
@@ -32,7 +32,7 @@ class Step:
 
     name: str
     number: int
-    recipe: PretrainRecipe | FinetuneRecipe
+    recipe: SingleRun
     folder: Path
     start: Path | None
     teacher: Path | None
@@ -48,7 +48,7 @@ class Step:
     def is_finished(self) -> bool:
         """Whether its model is whole: the names of the classes are written last."""
         model = self.folder / MODEL_FOLDER
-        names = isinstance(self.recipe, PretrainRecipe) or (model / CLASSES_FILE).is_file()
+        names = not self.recipe.gives_classes or (model / CLASSES_FILE).is_file()
         return (model / MODEL_FILE).is_file() and names
 
     @property
@@ -69,16 +69,9 @@ def steps_of(recipe: ProgressiveRecipe, out: Path) -> tuple[Step, ...]:
         if start is not None:
             own = replace(own, start=_path_of(start, folder))
         if teacher is not None:
-            own = _taught(own, teacher)
+            own = own.with_teacher(str(teacher))
         steps.append(Step(stage.name, place + 1, own, folder, start, teacher, stage.evaluate))
     return tuple(steps)
-
-
-def _taught(recipe: PretrainRecipe | FinetuneRecipe, teacher: Path) -> PretrainRecipe | FinetuneRecipe:
-    if isinstance(recipe, PretrainRecipe):
-        return replace(recipe, target=recipe.target.with_teacher(str(teacher)))
-    assert recipe.distill is not None
-    return replace(recipe, distill=replace(recipe.distill, teacher=str(teacher)))
 
 
 def first_to_redo(steps: tuple[Step, ...], *, fresh: bool, redo: str | None) -> int:
@@ -150,7 +143,7 @@ def _path_of(start: Path, folder: Path) -> str:
     return str(start)
 
 
-def _kept_recipe(folder: Path) -> PretrainRecipe | FinetuneRecipe | None:
+def _kept_recipe(folder: Path) -> SingleRun | None:
     path = folder / RECIPE_FILE
     return read_recipe(path) if path.is_file() else None
 
@@ -159,22 +152,12 @@ def _changes(step: Step) -> dict[str, tuple[Any, Any]]:
     kept, now = _kept_recipe(step.folder), step.recipe
     if kept is None:
         return {}
-    if isinstance(kept, FinetuneRecipe) and isinstance(now, FinetuneRecipe) and now.classes is None:
-        now = replace(now, classes=kept.classes)  # counted in the labels when it began
-    changes = changed_fields(kept.model_dump(mode="json"), now)
+    changes = changed_fields(kept.model_dump(mode="json"), now.with_counts_of(kept))
     if step.is_finished:  # a later stage may well run on another machine
         changes = {name: both for name, both in changes.items() if name == LEARNT or not name.startswith("run.")}
-        taught, teacher = teacher_of(kept), teacher_of(now)
-        if step.teacher is None and taught != teacher:  # a run that goes on compares weights; this one will not
-            changes["teacher"] = (taught, teacher)
+        if step.teacher is None and kept.teacher != now.teacher:  # a run that goes on compares weights; not this one
+            changes["teacher"] = (kept.teacher, now.teacher)
     return changes
-
-
-def teacher_of(recipe: PretrainRecipe | FinetuneRecipe) -> str | None:
-    """The path of the network that a recipe asks, those of several in one line; None where it asks none."""
-    if isinstance(recipe, PretrainRecipe):
-        return ", ".join(spec.teacher for spec in recipe.target.specs if spec.teacher is not None) or None
-    return None if recipe.distill is None else recipe.distill.teacher
 
 
 def _seal(needed: Path) -> str:

@@ -16,11 +16,9 @@ from tubelet.disk.layout import EVALUATION_FOLDER, RECIPE_FILE
 from tubelet.disk.lock import only_run_in
 from tubelet.disk.tables import write_csv
 from tubelet.disk.write import open_folder
-from tubelet.eval.evaluate import evaluate
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, ProgressiveRecipe, write_recipe
-from tubelet.runs.finetune import finetune
-from tubelet.runs.pretrain import pretrain
-from tubelet.runs.stages.checks import check_steps, tested_source, tested_videos
+from tubelet.recipe import ProgressiveRecipe, write_recipe
+from tubelet.runs.kinds import runner_of
+from tubelet.runs.stages.checks import check_steps
 from tubelet.runs.stages.folders import Step, check_kept, clear, first_to_redo, steps_of, write_seal
 from tubelet.train.distributed.process_group import is_main, joined, on_main, place
 from tubelet.train.distributed.signals import stops_at_once
@@ -37,7 +35,8 @@ _COLUMNS: Final = ("stage", "kind", "epochs", "steps", "loss", "val_accuracy", "
 class StageResult:
     """What a finished stage came to. `loss` is the mean of its last epoch.
 
-    `val` is the accuracy after the last epoch, `top1` that of the stage's own test; ratios, None where not measured.
+    `val` is the accuracy (or what else its task measures) after the last epoch, `top1` that of the stage's own test;
+    ratios, None where not measured.
     """
 
     name: str
@@ -112,15 +111,12 @@ def _train_all(steps: Sequence[Step], watch: Watch, *, tests: bool) -> None:
         if not is_open:
             watch.say(f"{head}finished before, in {step.folder}")
             continue
-        what = "pre-training" if isinstance(step.recipe, PretrainRecipe) else "training on labels"
+        runner = runner_of(step.recipe)
         sources = "".join(f", {word} {one}" for word, one in (("from", step.start), ("taught by", step.teacher)) if one)
-        watch.say(f"{head}{what} in {step.folder}{sources}")
+        watch.say(f"{head}{runner.label} in {step.folder}{sources}")
         torch.set_num_threads(threads)  # a stage that sets them is not to change the next one
         on_main(lambda step=step: write_seal(step))  # type: ignore[misc]
-        if isinstance(step.recipe, FinetuneRecipe):
-            finetune(step.recipe, step.folder, watch)
-        else:
-            pretrain(step.recipe, step.folder, watch)
+        runner.run(step.recipe, step.folder, watch)
         _let_go()
         if tests:
             _test(step, watch)
@@ -135,14 +131,15 @@ def _let_go() -> None:
 
 def _test(step: Step, watch: Watch) -> None:
     """The test that a stage asks for, unless it was done."""
-    if step.evaluate is False or not isinstance(step.recipe, FinetuneRecipe):
+    test = runner_of(step.recipe).test
+    if step.evaluate is False or test is None:
         return
-    source, views, done = tested_source(step), step.recipe.views, _metrics(step)
-    asked = (str(source), views.clips, views.crops)
+    source, done = test.source(step.recipe, step.evaluate), _metrics(step)
+    asked = (str(source), *test.views(step.recipe))
     if done is not None and (done["source"], done["clips"], done["crops"]) == asked:
         return
     watch.say(f"test of {step.name} on {source}")
-    evaluate(step.folder, tested_videos(step), watch=watch, allow_missing=True, out=_test_folder(step))
+    test.run(step.folder, test.videos(step.recipe, step.evaluate), _test_folder(step), watch)
 
 
 def _test_folder(step: Step) -> Path:
@@ -173,7 +170,7 @@ def _result(step: Step) -> StageResult:
     trained = [record for record in records if "evaluation" not in record]
     epoch = max((record["epoch"] for record in trained), default=0)
     losses = [record["loss"] for record in trained if record["epoch"] == epoch and "loss" in record]
-    looks = [record["evaluation"]["accuracy"] for record in records if "evaluation" in record]
+    looks = [next(iter(record["evaluation"].values())) for record in records if "evaluation" in record]
     test = None if step.evaluate is False else _metrics(step)
     return StageResult(
         name=step.name,
@@ -182,7 +179,7 @@ def _result(step: Step) -> StageResult:
         steps=max((record["step"] for record in trained), default=0),
         loss=sum(losses) / len(losses) if losses else None,
         val=looks[-1] if looks else None,
-        top1=None if test is None else test["top1"],
+        top1=None if test is None else test.get("top1"),
         tested=None if test is None else test["videos"],
         folder=step.folder,
     )

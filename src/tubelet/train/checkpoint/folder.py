@@ -32,7 +32,7 @@ from tubelet.disk.layout import (
 )
 from tubelet.disk.tensors import write_tensors as write_tensors
 from tubelet.disk.write import is_disk_full, move, new_folder, remove_leftovers, temporary_of
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, write_recipe
+from tubelet.recipe import SingleRun, write_recipe
 from tubelet.train.checkpoint import rows, sharded
 from tubelet.train.distributed.process_group import barrier, is_main, on_main
 from tubelet.train.distributed.shard import on_first_host
@@ -89,7 +89,7 @@ def save_sharded(checkpoint: RunState, out: Path, *, keep: int) -> Path:
     return folder
 
 
-def write_model(out: Path, recipe: PretrainRecipe | FinetuneRecipe, tensors: Mapping[str, Tensor]) -> Path:
+def write_model(out: Path, recipe: SingleRun, tensors: Mapping[str, Tensor]) -> Path:
     """Write `model/` of the run folder `out`, whole or not at all; returns it. ValueError where the disk is full.
 
     All ranks call this. Tensors that they share are put together on the host of rank 0, which writes.
@@ -99,7 +99,7 @@ def write_model(out: Path, recipe: PretrainRecipe | FinetuneRecipe, tensors: Map
     return out / MODEL_FOLDER
 
 
-def _write_model(out: Path, recipe: PretrainRecipe | FinetuneRecipe, tensors: Mapping[str, Tensor]) -> None:
+def _write_model(out: Path, recipe: SingleRun, tensors: Mapping[str, Tensor]) -> None:
     with plain_disk_errors(out), new_folder(out / MODEL_FOLDER) as temporary:
         write_tensors(tensors, temporary / MODEL_FILE)
         write_recipe(recipe, temporary / RECIPE_FILE)

@@ -15,7 +15,7 @@ from tubelet.disk.lock import only_run_in
 from tubelet.disk.tables import SKIPPED
 from tubelet.disk.write import open_folder
 from tubelet.names import writable
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe
+from tubelet.recipe import SingleRun
 from tubelet.train.checkpoint import folder as checkpoint
 from tubelet.train.distributed.process_group import on_main
 from tubelet.train.records.log import LOG, TENSORBOARD
@@ -73,7 +73,7 @@ def remove_work(out: Path) -> None:
         (out / file).unlink(missing_ok=True)
 
 
-def find(out: Path, recipe: PretrainRecipe | FinetuneRecipe, say: Callable[[str], None]) -> Path | None:
+def find(out: Path, recipe: SingleRun, say: Callable[[str], None]) -> Path | None:
     """The folder of the checkpoint to go on from, None where the run has none.
 
     A damaged one is put aside, and `say` gets a line that names the damaged file and the step to go back to. ValueError
@@ -83,7 +83,7 @@ def find(out: Path, recipe: PretrainRecipe | FinetuneRecipe, say: Callable[[str]
     return out / CHECKPOINTS / name if name else None
 
 
-def _find(out: Path, recipe: PretrainRecipe | FinetuneRecipe, say: Callable[[str], None]) -> str:
+def _find(out: Path, recipe: SingleRun, say: Callable[[str], None]) -> str:
     folder, damaged = checkpoint.newest_whole(out)
     if folder is None:
         if not damaged:
@@ -98,7 +98,7 @@ def _find(out: Path, recipe: PretrainRecipe | FinetuneRecipe, say: Callable[[str
     return folder.name
 
 
-def _check_recipe(out: Path, state: Mapping[str, Any], recipe: PretrainRecipe | FinetuneRecipe) -> None:
+def _check_recipe(out: Path, state: Mapping[str, Any], recipe: SingleRun) -> None:
     differing = changed_fields(state.get("recipe", {}), recipe)
     if differing:
         raise ValueError(
@@ -107,7 +107,7 @@ def _check_recipe(out: Path, state: Mapping[str, Any], recipe: PretrainRecipe | 
         )
 
 
-def changed_fields(before: Mapping[str, Any], recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, tuple[Any, Any]]:
+def changed_fields(before: Mapping[str, Any], recipe: SingleRun) -> dict[str, tuple[Any, Any]]:
     """Old and new value of each field that differs from a stored recipe, but for the fields `FREE`."""
     old, new = _flat(_completed(before, recipe)), _flat(recipe.model_dump(mode="json"))
     names = [name for name in sorted(old.keys() | new.keys()) if _INSIDE.sub("", name) not in FREE]
@@ -120,7 +120,7 @@ def listed(changes: Mapping[str, tuple[Any, Any]]) -> str:
     return words + (f" and {len(changes) - 8} more" if len(changes) > 8 else "")
 
 
-def _completed(fields: Mapping[str, Any], recipe: PretrainRecipe | FinetuneRecipe) -> Mapping[str, Any]:
+def _completed(fields: Mapping[str, Any], recipe: SingleRun) -> Mapping[str, Any]:
     """A stored recipe with the defaults of fields that came after it was stored."""
     try:
         return type(recipe).model_validate(fields).model_dump(mode="json")

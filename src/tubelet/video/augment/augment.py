@@ -19,6 +19,7 @@ from tubelet.video.augment.crops import (
     CentreCrop,
     Crop,
     MultiScaleCrop,
+    Placement,
     RandomResizedCrop,
     Share,
     as_tensor,
@@ -32,6 +33,7 @@ __all__ = [
     "ColourJitter",
     "Crop",
     "MultiScaleCrop",
+    "Placement",
     "RandAugment",
     "RandomErasing",
     "RandomResizedCrop",
@@ -91,10 +93,16 @@ class Augment(Spec):
         self, frames: UInt8[np.ndarray, "T H W C"], size: int, rng: np.random.Generator
     ) -> UInt8[Tensor, "C T size size"]:
         """Bytes in, bytes out; the result is contiguous."""
-        clip = self.crop(as_tensor(frames), size, rng)
+        return self.placed(frames, size, rng)[0]
+
+    def placed(
+        self, frames: UInt8[np.ndarray, "T H W C"], size: int, rng: np.random.Generator
+    ) -> tuple[UInt8[Tensor, "C T size size"], Placement]:
+        """The clip, and where in the frames it was cut: what labels that are places follow."""
+        clip, placement = self.crop.placed(as_tensor(frames), size, rng)
         if rng.random() < self.flip:
-            clip = clip.flip(-1)
+            clip, placement = clip.flip(-1), placement._replace(flipped=True)
         for change in (self.colour, self.randaugment, self.erase):
             if change is not None:
                 clip = change(clip, rng)
-        return clip.transpose(0, 1).contiguous(memory_format=torch.contiguous_format)
+        return clip.transpose(0, 1).contiguous(memory_format=torch.contiguous_format), placement

@@ -6,7 +6,7 @@ Frames travel as uint8 tensors [T,C,H,W] here, so that resizing and colour work 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,35 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class MultiScaleCrop(Spec):
+class Placement(NamedTuple):
+    """Where a clip was cut out of its frames, in their pixels, and whether it was mirrored after that.
+
+    `frame` is the (height, width) of the frames. Labels that are places, such as boxes, are moved by it.
+    """
+
+    top: float
+    left: float
+    height: float
+    width: float
+    frame: tuple[int, int]
+    flipped: bool = False
+
+
+class _Crop(Spec):
+    def __call__(
+        self, frames: UInt8[Tensor, "T C H W"], size: int, rng: np.random.Generator
+    ) -> UInt8[Tensor, "T C size size"]:
+        """The crop, scaled to a square of `size`."""
+        return self.placed(frames, size, rng)[0]
+
+    def placed(
+        self, frames: UInt8[Tensor, "T C H W"], size: int, rng: np.random.Generator
+    ) -> tuple[UInt8[Tensor, "T C size size"], Placement]:
+        """The crop, and where it is."""
+        raise NotImplementedError
+
+
+class MultiScaleCrop(_Crop):
     """A crop of one of a few sizes at one of 13 fixed places (TSN, arXiv:1608.00859; VideoMAE pre-training).
 
     Sides are the short side of the frame times a scale; height and width may take scales up to `max_distort` steps
@@ -50,18 +78,18 @@ class MultiScaleCrop(Spec):
         quarters = [(1, 1), (1, 3), (3, 1), (3, 3)]
         return [(y * down, x * right) for down, right in corners + edges + quarters]
 
-    def __call__(
+    def placed(
         self, frames: UInt8[Tensor, "T C H W"], size: int, rng: np.random.Generator
-    ) -> UInt8[Tensor, "T C size size"]:
+    ) -> tuple[UInt8[Tensor, "T C size size"], Placement]:
         height, width = frames.shape[-2:]
         sizes = self.sizes(height, width, size)
         crop_height, crop_width = sizes[int(rng.integers(len(sizes)))]
         places = self.offsets(height - crop_height, width - crop_width)
         top, left = places[int(rng.integers(len(places)))]
-        return resize(frames[..., top : top + crop_height, left : left + crop_width], (size, size), self.interpolation)
+        return _cut(frames, (top, left, crop_height, crop_width), size, self.interpolation)
 
 
-class RandomResizedCrop(Spec):
+class RandomResizedCrop(_Crop):
     """A crop of random area and aspect ratio (Inception, arXiv:1409.4842, section 6), scaled to size.
 
     Ten draws of area (share of the frame) and ratio (width to height, log-uniform); if none fits, the largest crop in
@@ -88,25 +116,27 @@ class RandomResizedCrop(Spec):
         crop_width = min(width, max(round(height * ratio), 1))
         return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
-    def __call__(
+    def placed(
         self, frames: UInt8[Tensor, "T C H W"], size: int, rng: np.random.Generator
-    ) -> UInt8[Tensor, "T C size size"]:
+    ) -> tuple[UInt8[Tensor, "T C size size"], Placement]:
         height, width = frames.shape[-2:]
-        top, left, crop_height, crop_width = self.box(height, width, rng)
-        return resize(frames[..., top : top + crop_height, left : left + crop_width], (size, size), self.interpolation)
+        return _cut(frames, self.box(height, width, rng), size, self.interpolation)
 
 
-class CentreCrop(Spec):
+class CentreCrop(_Crop):
     """The square in the middle after scaling the short side to size: nothing is drawn."""
 
     kind: Literal["centre_crop"] = "centre_crop"
     interpolation: Interpolation = "bilinear"
 
-    def __call__(
+    def placed(
         self, frames: UInt8[Tensor, "T C H W"], size: int, rng: np.random.Generator
-    ) -> UInt8[Tensor, "T C size size"]:
+    ) -> tuple[UInt8[Tensor, "T C size size"], Placement]:
         del rng  # other crops draw
-        return _square(resize_short_side(frames, size, self.interpolation), size, crops=1)[0]
+        height, width = frames.shape[-2:]
+        side = min(height, width)
+        placement = Placement((height - side) / 2, (width - side) / 2, side, side, (height, width))
+        return _square(resize_short_side(frames, size, self.interpolation), size, crops=1)[0], placement
 
 
 Crop = Annotated[MultiScaleCrop | RandomResizedCrop | CentreCrop, OneOf()]
@@ -149,6 +179,15 @@ def resize_short_side(
 def as_tensor(frames: UInt8[np.ndarray, "T H W C"]) -> UInt8[Tensor, "T C H W"]:
     """The same bytes seen channels first (no copy where the array may be written to)."""
     return torch.from_numpy(np.require(frames, requirements="W")).permute(0, 3, 1, 2)
+
+
+def _cut(
+    frames: UInt8[Tensor, "T C H W"], box: tuple[int, int, int, int], size: int, interpolation: Interpolation
+) -> tuple[UInt8[Tensor, "T C size size"], Placement]:
+    """The box (top, left, height, width) of the frames, scaled to a square of `size`."""
+    top, left, height, width = box
+    square = resize(frames[..., top : top + height, left : left + width], (size, size), interpolation)
+    return square, Placement(*box, frame=(frames.shape[-2], frames.shape[-1]))
 
 
 def _square(frames: UInt8[Tensor, "T C H W"], size: int, crops: int) -> list[UInt8[Tensor, "T C size size"]]:

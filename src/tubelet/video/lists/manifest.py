@@ -36,7 +36,7 @@ class VideoRef:
     `path` may lead into a shard (`tubelet.video.read.byte_range`), to a folder of images (`frame_range` there), or to
     an image (`image_file` there).
     `line` is its line in the list, from 1; None in a folder tree. `part` is the piece of the file that it is, None for
-    the whole.
+    the whole. `values` are numbers that a task without classes learns of it.
     """
 
     path: Path
@@ -44,6 +44,7 @@ class VideoRef:
     name: str
     line: int | None = None
     part: VideoPart | None = None
+    values: tuple[float, ...] | None = None
 
     @property
     def where(self) -> Path:

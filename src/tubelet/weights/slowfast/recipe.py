@@ -12,7 +12,7 @@ from tubelet.masks import Tube
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.mvit.model import MViTSpec
-from tubelet.recipe import Data, FinetuneRecipe, LabelledData, PretrainRecipe, Views
+from tubelet.recipe import Data, EncoderRun, FinetuneRecipe, LabelledData, PretrainRecipe, Views
 from tubelet.targets.hog import Hog
 from tubelet.targets.pixels import FramePixels
 from tubelet.types import ClipShape
@@ -26,7 +26,7 @@ RATIO: Final = 0.4
 HEAD: Final = "prediction_head.weight"
 
 
-def multiscale_recipe(state: Mapping[str, Tensor], given: Given, notes: list[str]) -> FinetuneRecipe | PretrainRecipe:
+def multiscale_recipe(state: Mapping[str, Tensor], given: Given, notes: list[str]) -> EncoderRun:
     """The model of these tensors, under our names; what was assumed is added to `notes`.
 
     ValueError where they are of MaskFeat's pre-training and predict neither HOG nor pixels of this model's tokens.

@@ -10,9 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from tubelet.data.class_names import Names as Names
-from tubelet.data.class_names import names_text as names_text
-from tubelet.data.class_names import read_names as read_names
+from tubelet.data.class_names import Names, read_names
 from tubelet.data.label_space import normalised
 from tubelet.spec import did_you_mean
 from tubelet.video.lists.manifest import Manifest, VideoRef, check_labels

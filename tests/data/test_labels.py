@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tubelet.sets.labels import class_names, names_text, read_names, relabelled, without_videos
+from tubelet.data.class_names import names_text, read_names
+from tubelet.data.labels import class_names, relabelled, without_videos
 from tubelet.video.lists.manifest import Manifest, VideoRef
 
 LIST = Path("lists/train.csv")
