@@ -26,6 +26,7 @@ from tubelet.types import ClipShape, Mask
 from tubelet.video.sample import Sampler
 from tubelet.weights.imported import Imported
 from tubelet.weights.read import Hints, read_model
+from tubelet.weights.tensors.rename import name_then
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "bf16", "fp32"]
@@ -197,7 +198,8 @@ def fingerprint(imported: Imported, pooling: PoolingName = "mean") -> str:
     recipe = imported.recipe
     specs = (spec.model_dump_json(exclude_defaults=True) for spec in (recipe.clip, recipe.model))  # new fields are none
     digest = hashlib.sha256("\n".join([*specs, pooling]).encode())
-    for name, value in sorted(imported.state.items()):
+    named = {name_then(name): value for name, value in imported.state.items()}  # as of folders made earlier
+    for name, value in sorted(named.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

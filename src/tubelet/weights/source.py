@@ -20,6 +20,7 @@ from tubelet.weights.slowfast.spec import is_multiscale, multiscale_clip
 from tubelet.weights.tensors.files import Content, read_content
 from tubelet.weights.tensors.given import Given
 from tubelet.weights.tensors.options import SavedOptions
+from tubelet.weights.tensors.rename import name_now
 from tubelet.weights.tensors.slowfast_config import SlowFastConfig
 from tubelet.weights.videomae.shapes import table_tokens, trained_clip
 
@@ -77,7 +78,7 @@ def read_source(path: Path) -> Source:
         return replace(read, dropped=found.dropped, notes=found.notes)
     file = weights_file(path)
     content = read_content(file)
-    ours = _without_wrapper(content.state)
+    ours = {name_now(name): tensor for name, tensor in _without_wrapper(content.state).items()}
     if EMBEDDING in ours:
         return _own(file, ours)
     return _official(file, content)

@@ -44,7 +44,7 @@ ENCODER: Final[Pairs] = (
 )
 PRETRAINED: Final[Pairs] = (
     *((INNER + theirs, ours) for theirs, ours in ENCODER),
-    ("encoder_to_decoder.weight", "decoder.narrow.weight"),
+    ("encoder_to_decoder.weight", "decoder.encoder_to_decoder.weight"),
     ("mask_token", "decoder.mask_token"),
     *((f"decoder.decoder_layers.{{}}.{theirs}", f"decoder.blocks.{{}}.{ours}") for theirs, ours in _BLOCK),
     ("decoder.norm.{.}", "decoder.norm.{.}"),

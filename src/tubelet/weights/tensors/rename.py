@@ -1,15 +1,32 @@
-"""Other names for the same tensors: a pure rename, then strict."""
+"""The same tensors under other names: a pure rename, then strict; and names that our own older files have."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from torch import Tensor
 
 from tubelet.disk.tensors import State
 
 Rules = Sequence[tuple[str, str]]
+OLDER: Final = (("decoder.narrow.weight", "decoder.encoder_to_decoder.weight"),)
+"""(then, now): tensors of our own methods that had a different name in files of earlier versions."""
+
+
+def name_now(name: str) -> str:
+    """The name that a tensor of our own has today, whatever stands before it (`average/`, `exp_avg/`, `classifier.`)."""
+    for then, now in OLDER:
+        name = name.replace(then, now)
+    return name
+
+
+def name_then(name: str) -> str:
+    """The first name that a tensor of our own had: the inverse of `name_now`."""
+    for then, now in OLDER:
+        name = name.replace(now, then)
+    return name
 
 
 def rename(state: Mapping[str, Tensor], rules: Rules, *, drop: Sequence[str] = (), source: str = "checkpoint") -> State:

@@ -68,7 +68,7 @@ def decoder_spec(state: Mapping[str, Tensor], given: Given, notes: list[str]) ->
 
     ValueError, too, where it predicts another number of values per token than a cube has pixels.
     """
-    width = _size(state, "decoder.narrow.weight", 0, given.file)
+    width = _size(state, "decoder.encoder_to_decoder.weight", 0, given.file)
     hidden = _size(state, "decoder.blocks.0.mlp.fc1.weight", 0, given.file)
     _, cube = _cube_of(state, given.file)
     predicted, pixels = _size(state, "decoder.head.weight", 0, given.file), 3 * math.prod(cube)
