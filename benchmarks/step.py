@@ -27,8 +27,8 @@ from tubelet.recipe import PretrainRecipe
 from tubelet.recipes import RECIPES
 from tubelet.rng import generator, step_rng
 from tubelet.types import Batch, Clips, Mask
+from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.export.huggingface import to_huggingface
-from tubelet.weights.imported import Imported
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 SIZES: Final = {"s": "videomae-s-k400-1600-pretrain", "b": "videomae-b-k400-1600-pretrain"}
@@ -112,7 +112,7 @@ def peer(method: MaskedAutoencoder, attention: str, device: torch.device) -> Any
     model = MaskedAutoencoderSpec(encoder=method.encoder.spec, decoder=spec)
     recipe = PretrainRecipe(name="benchmark", clip=method.encoder.clip, model=model)
     with tempfile.TemporaryDirectory() as folder:
-        to_huggingface(Imported(Path(folder), "benchmark", method.state_dict(), recipe), Path(folder) / "peer")
+        to_huggingface(Checkpoint(Path(folder), "benchmark", method.state_dict(), recipe), Path(folder) / "peer")
         module: Any = VideoMAEForPreTraining.from_pretrained(Path(folder) / "peer", attn_implementation=attention)
     return module.to(device).train()
 

@@ -3,7 +3,7 @@
 from tubelet.recipe.data import Data, LabelledData, LabelledSource, VideoSource, reading_of
 from tubelet.recipe.kinds import FinetuneRecipe, PretrainRecipe
 from tubelet.recipe.progressive import ProgressiveRecipe, Stage
-from tubelet.recipe.run import FreshHead, Optim, Run, SameClasses, Schedule, StartHead, Views
+from tubelet.recipe.run import FreshHead, Inflate, Optim, Run, SameClasses, Schedule, StartHead, StartPart, Views
 from tubelet.recipe.stages import change_stages, resolved
 from tubelet.recipe.text import (
     override,
@@ -19,6 +19,7 @@ __all__ = [
     "Data",
     "FinetuneRecipe",
     "FreshHead",
+    "Inflate",
     "LabelledData",
     "LabelledSource",
     "Optim",
@@ -29,6 +30,7 @@ __all__ = [
     "Schedule",
     "Stage",
     "StartHead",
+    "StartPart",
     "VideoSource",
     "Views",
     "change_stages",

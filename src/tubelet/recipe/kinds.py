@@ -15,7 +15,7 @@ from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import Mixing
 from tubelet.recipe.data import Data, LabelledData
-from tubelet.recipe.run import FreshHead, Optim, Run, Schedule, StartHead, Views
+from tubelet.recipe.run import FreshHead, Inflate, Optim, Run, Schedule, StartHead, StartPart, Views
 from tubelet.spec import ByKind, Spec
 from tubelet.targets.pixels import NormalisedPixels
 from tubelet.targets.unions import TargetSpec
@@ -60,6 +60,8 @@ class PretrainRecipe(Spec):
     schedule: Schedule = Schedule()
     run: Run = Run()
     start: str | None = Field(default=None, description="run or weights to start from")
+    start_part: StartPart = Field(default="whole", description="what is taken of them: all, or the encoder alone")
+    inflate: Inflate = Field(default="centre", description="frame that the kernel of an image model goes to, or mean")
 
     @model_validator(mode="after")
     def _autoencoder_sees_equally_many(self) -> PretrainRecipe:
@@ -89,4 +91,5 @@ class FinetuneRecipe(Spec):
     views: Views = Views()
     start: str | None = Field(default=None, description="run or weights to start from; none means from scratch")
     start_head: StartHead = FreshHead()
+    inflate: Inflate = Field(default="centre", description="frame that the kernel of an image model goes to, or mean")
     distill: Distill | None = Field(default=None, description="learn from another classifier, beside or for the labels")

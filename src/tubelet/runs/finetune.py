@@ -109,13 +109,11 @@ def first_classifier(recipe: FinetuneRecipe, watch: Watch, names: Names = ()) ->
     with step_rng(recipe.seed, 0):
         classifier = recipe.model.build(recipe.clip, recipe.classes)
     if recipe.start is not None and has_weights(classifier):
-        started = start_classifier(classifier, Path(recipe.start), head=recipe.start_head, names=names)
-        watch.say(
-            f"encoder from {started.file}: {len(started.loaded)} tensors; {len(started.dropped)} of the file not used; "
-            f"fresh: {', '.join(started.fresh) or 'none'}"
+        started = start_classifier(
+            classifier, Path(recipe.start), head=recipe.start_head, names=names, inflate=recipe.inflate
         )
-        for note in started.notes:
-            watch.say(note)
+        for line in started.lines:
+            watch.say(line)
     return classifier
 
 

@@ -26,7 +26,7 @@ from tubelet.train.checkpoint.resume import check_apart, prepare
 from tubelet.sets.unlabelled import training_set, unlabelled_sources
 from tubelet.runs.teacher_record import check_teacher, known_target, write_teacher
 from tubelet.train.records.watch import SilentWatch, Watch
-from tubelet.weights.start import start_whole
+from tubelet.weights.start import start_masked
 from tubelet.weights.teachers import live_target
 
 
@@ -58,10 +58,9 @@ def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -
     if goes_on:
         check_teacher(out, taught)
     if recipe.start is not None and not goes_on and has_weights(method):  # before `fresh` removes anything
-        started = start_whole(method, Path(recipe.start))
-        watch.say(f"weights from {started.file}")
-        for note in started.notes:
-            watch.say(note)
+        started = start_masked(method, Path(recipe.start), part=recipe.start_part, inflate=recipe.inflate)
+        for line in started.lines:
+            watch.say(line)
     plan, mixes = plan_of(recipe, method), bool(recipe.data.sources)
     dataset, mixture = training_set(sources, plan, mixes=mixes, say=watch.say)  # may refuse, too
     draw_mask(recipe, method.grid, generator(recipe.seed, 0))  # may find that its grid cannot be hidden so

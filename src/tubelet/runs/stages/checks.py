@@ -29,11 +29,9 @@ from tubelet.train.distributed.process_group import place
 from tubelet.train.schedule import learning_rates
 from tubelet.sets.unlabelled import path_or_none, videos_of_epoch
 from tubelet.video.lists.manifest import Manifest, check_unique, read_manifest
-from tubelet.weights.imported import Imported
+from tubelet.weights.checkpoint import Checkpoint
 from tubelet.disk.layout import CLASSES_FILE, MODEL_FOLDER
-from tubelet.weights.tensors.given import Given
-from tubelet.weights.source import Source
-from tubelet.weights.start import classifier_state, whole_state
+from tubelet.weights.start import classifier_state, masked_state
 from tubelet.weights.teachers import planned_target
 
 
@@ -119,30 +117,22 @@ class _Look:
         draw_mask(recipe, method.grid, generator(recipe.seed, 0))  # may find that its grid cannot be hidden so
         start = self._start(step)
         if start is not None:
-            whole_state(method, start)
+            masked_state(method, start, part=recipe.start_part, inflate=recipe.inflate)
 
     def _check_classifier(self, recipe: FinetuneRecipe, step: Step) -> None:
         names = self.names[step.folder]
         shell, start = cast(Classifier, self._shell(step)), self._start(step)
         if start is not None:
-            classifier_state(shell, start, head=recipe.start_head, names=names)
+            classifier_state(shell, start, head=recipe.start_head, names=names, inflate=recipe.inflate)
         if recipe.distill is not None:
             teacher = self._teacher(step) or read_classifier(teacher_path(recipe.distill))
             check_taught(teacher, names, recipe.clip)
 
-    def _start(self, step: Step) -> Path | Source | None:
+    def _start(self, step: Step) -> Path | Checkpoint | None:
         """What a stage starts from: weights that are there, or those that the stage before it will give."""
         if step.start is None or step.start in self.kept:
             return None if step.recipe.start is None else step.start or Path(step.recipe.start)
-        before = self.steps[step.start]
-        return Source(
-            file=before.folder,
-            format=f"the stage {before.name!r}",
-            state=self._shell(before).state_dict(),
-            given=Given(before.folder),
-            recipe=before.recipe,
-            names=self.names.get(before.folder),
-        )
+        return self._coming(self.steps[step.start])
 
     def _shell(self, step: Step) -> nn.Module:
         """The network of a stage without numbers."""
@@ -154,12 +144,15 @@ class _Look:
                 return recipe.model.build(recipe.clip, target)
             return recipe.model.build(recipe.clip, len(self.names[step.folder]))
 
-    def _teacher(self, step: Step) -> Imported | None:
+    def _teacher(self, step: Step) -> Checkpoint | None:
         """What the stage that it learns from will be; None where that, or a file, is there to be read."""
         if step.teacher is None or step.teacher in self.kept:
             return None
-        before = self.steps[step.teacher]
-        return Imported(
+        return self._coming(self.steps[step.teacher])
+
+    def _coming(self, before: Step) -> Checkpoint:
+        """What a stage will give, without numbers."""
+        return Checkpoint(
             file=before.folder,
             format=f"the stage {before.name!r}",
             state=self._shell(before).state_dict(),
