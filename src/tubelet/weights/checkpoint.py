@@ -17,15 +17,12 @@ from tubelet.methods.classifier import Classifier
 from tubelet.methods.predictor import MaskedPredictor
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.encoders import Encoder, encoder_for
-from tubelet.models.mvit.spec import MViTSpec
-from tubelet.nn.position import stretch
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.rng import step_rng
 from tubelet.spec import replace as changed
 from tubelet.targets.frozen import FrozenSpec, without_network
 from tubelet.targets.unions import Target
 from tubelet.types import ClipShape
-from tubelet.weights.slowfast.position_tables import with_stretched_tables
 from tubelet.weights.tensors.given import Given, Hints
 from tubelet.weights.tensors.strict import check_fit, filled
 
@@ -106,7 +103,7 @@ class Checkpoint:
     @property
     def trained_clip(self) -> ClipShape:
         """The clip that its positions were trained for."""
-        return trained_clip(self.recipe)
+        return self.recipe.model.encoder.trained_clip or self.recipe.clip
 
     def described(self, hints: Hints) -> Checkpoint:
         """The same with the class names of `hints`. ValueError where its recipe says something else than they do."""
@@ -137,24 +134,10 @@ class Checkpoint:
         encoder = recipe.model.encoder
         if clip == recipe.clip:
             return self
-        if isinstance(encoder, MViTSpec):
-            return self._multiscale(encoder, clip)
-        old, new = recipe.clip.grid(encoder.cube), clip.grid(encoder.cube)
-        state = dict(self.state)
-        if encoder.learnable_positions:
-            state[POSITIONS] = stretch(state[POSITIONS], old, new)
-        else:
-            encoder = changed(encoder, positions=encoder.positions or recipe.clip)
-        note = f"positions of {clip_words(self.trained_clip)} interpolated to {clip_words(clip)}"
-        model = changed(recipe.model, encoder=encoder)
-        return replace(self, state=state, recipe=changed(recipe, clip=clip, model=model), notes=(*self.notes, note))
-
-    def _multiscale(self, encoder: MViTSpec, clip: ClipShape) -> Checkpoint:
-        """`resized` of a multiscale transformer: its tables have their own lengths in each block."""
-        with torch.device("meta"):
-            wanted = encoder_for(encoder, clip, encoder_state(self.state)).state_dict()
-        state, notes = with_stretched_tables(self.state, {ENCODER + name: table for name, table in wanted.items()})
-        return replace(self, state=state, recipe=changed(self.recipe, clip=clip), notes=(*self.notes, *notes))
+        encoder, bare, note = encoder.stretched(encoder_state(self.state), recipe.clip, clip)
+        state = {**self.state, **{ENCODER + name: tensor for name, tensor in bare.items()}}
+        model, notes = changed(recipe.model, encoder=encoder), (*self.notes, *filter(None, [note]))
+        return replace(self, state=state, recipe=changed(recipe, clip=clip, model=model), notes=notes)
 
     def build(self) -> nn.Module:
         """The module of its part with these weights, in eval mode, on the CPU. ValueError as in `check_fit`."""
@@ -290,16 +273,3 @@ class Undescribed:
 
 Weights = Checkpoint | Undescribed
 """What every format gives, and what a run may start from."""
-
-
-def trained_clip(recipe: PretrainRecipe | FinetuneRecipe) -> ClipShape:
-    """The clip that the positions of its model are for, which may be a different one than it runs with."""
-    encoder = recipe.model.encoder
-    if isinstance(encoder, MViTSpec) or encoder.learnable_positions:
-        return recipe.clip
-    return encoder.positions or recipe.clip
-
-
-def clip_words(clip: ClipShape) -> str:
-    """For notes."""
-    return f"{clip.frames} frames of {clip.size} x {clip.size}"

@@ -14,16 +14,12 @@ from tubelet.disk.tensors import State
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.masked import MaskedMethod
 from tubelet.models.encoders import Encoder
-from tubelet.models.mvit.model import MViT
-from tubelet.models.vit import ViT
-from tubelet.nn.position import stretch
 from tubelet.recipe import FreshHead, Inflate, SameClasses, StartHead, StartPart
 from tubelet.types import ClipShape
-from tubelet.weights.checkpoint import ENCODER, MASK_TOKEN, POSITIONS, Weights, clip_words, encoder_state
+from tubelet.weights.checkpoint import ENCODER, MASK_TOKEN, POSITIONS, Weights, encoder_state
 from tubelet.weights.head import mapped_head
 from tubelet.weights.inflate import inflated
 from tubelet.weights.read import read_weights
-from tubelet.weights.slowfast.position_tables import with_stretched_tables
 from tubelet.weights.slowfast.spec import check_widening
 from tubelet.weights.tensors.strict import check_fit
 
@@ -181,53 +177,38 @@ def _placed(found: Weights, encoder: Encoder, inflate: Inflate) -> tuple[State, 
     """The state with kernels and positions for the clips of this encoder; notes where they were trained for others."""
     no_notes: tuple[str, ...] = ()
     trained = found.trained_clip
-    words = "" if trained is None else clip_words(trained)
-    state, notes, more = found.state, no_notes, no_notes
+    words = "" if trained is None else trained.words()
+    state, notes = found.state, no_notes
     if trained is None and found.usual is not None:
         trained = found.usual
-        words = f"{clip_words(trained)} (as all published ones; the file does not say)"
+        words = f"{trained.words()} (as all published ones; the file does not say)"
     elif trained is not None and trained.frames == 1 and encoder.clip.frames > 1:
         state, notes = inflated(state, encoder, inflate)
         words = f"images of {trained.size} x {trained.size}"
         trained = ClipShape(frames=encoder.spec.cube.frames, size=trained.size)  # one step of the grid
-    _check_options(state, encoder, found.file)
-    if isinstance(encoder, MViT):
-        check_widening(state, encoder.spec, found.file)
-        state, more = with_stretched_tables(state, {ENCODER + n: t for n, t in encoder.state_dict().items()})
-    elif trained is not None and trained != encoder.clip:
-        state, more = _positioned(state, trained, encoder, words)
-    return state, (*notes, *more)
+    own = {ENCODER + name: tensor for name, tensor in encoder.state_dict().items()}
+    _check_options(state, own, found.file)
+    check_widening(state, own, found.file)
+    spec, bare, note = encoder.spec.stretched(encoder_state(state), trained, encoder.clip)
+    note = note if trained is None else note.replace(trained.words(), words)
+    if trained is not None and spec != encoder.spec:  # fixed positions: the recipe decides
+        setting = f"model.encoder.positions='{{frames: {trained.frames}, size: {trained.size}}}'"
+        note = (
+            f"the weights were trained with {words}; positions are made anew for {encoder.clip.words()}: "
+            f"to interpolate the trained ones instead, set {setting}"
+        )
+    state = {**state, **{ENCODER + name: tensor for name, tensor in bare.items()}}
+    return state, (*notes, *filter(None, [note]))
 
 
-def _check_options(state: State, encoder: Encoder, file: Path) -> None:
+def _check_options(state: State, own: State, file: Path) -> None:
     """ValueError that says which option of the encoder differs, where tensors tell."""
-    own = encoder.state_dict()
     for name, (what, to_have, not_to) in _OPTIONS.items():
-        has = name.removeprefix(ENCODER) in own
+        has = name in own
         if (name in state) != has:
             there, here = ("no ", "") if has else ("", "no ")
             change = not_to if has else to_have
             raise ValueError(f"{file}: has {there}{what}, this recipe's model {here}{what}: set {change}")
-
-
-def _positioned(state: State, trained: ClipShape, encoder: ViT, before: str) -> tuple[State, tuple[str, ...]]:
-    """Learnt positions stretched, and a note of what happens to fixed ones; `before` has the trained clip in words."""
-    now = clip_words(encoder.clip)
-    if encoder.spec.learnable_positions and POSITIONS in state:
-        old = trained.grid(encoder.spec.cube)
-        if state[POSITIONS].shape[1] != old.tokens:
-            return state, ()  # of other cubes: the strict check says so
-        table = stretch(state[POSITIONS], old, encoder.grid)
-        return {**state, POSITIONS: table}, (f"positions learnt for {before} are interpolated to {now}",)
-    if encoder.spec.learnable_positions:
-        return state, ()
-    if encoder.spec.positions is not None:
-        return state, (f"positions of {clip_words(encoder.spec.positions)} are interpolated to {now}",)
-    setting = f"model.encoder.positions='{{frames: {trained.frames}, size: {trained.size}}}'"
-    return state, (
-        f"the weights were trained with {before}; positions are made anew for {now}: "
-        f"to interpolate the trained ones instead, set {setting}",
-    )
 
 
 def _listed(names: tuple[str, ...]) -> str:
