@@ -78,8 +78,12 @@ def _check_stage(recipe: ProgressiveRecipe, place: int) -> None:
             f"{where} starts from stage {before.name!r}, and its recipe from {own.start}; "
             "take one out (start: null in the stage lets the recipe say it)"
         )
-    if isinstance(own, PretrainRecipe) and not isinstance(before.filled, PretrainRecipe):
-        raise ValueError(f"{where} pre-trains and cannot start from {before.name!r}, a classifier without a decoder")
+    whole = isinstance(own, PretrainRecipe) and own.start_part == "whole"
+    if whole and not isinstance(before.filled, PretrainRecipe):
+        raise ValueError(
+            f"{where} pre-trains and cannot start from {before.name!r}, a classifier without a decoder; "
+            "start_part=encoder takes its encoder alone"
+        )
     if maps_classes and not isinstance(before.filled, FinetuneRecipe):
         raise ValueError(f"{where}: start_head=same_classes, but {before.name!r} pre-trains and has no classes")
     _check_model(where, own, before)
@@ -121,21 +125,41 @@ def _check_model(where: str, own: OneRun, before: Stage) -> None:
     """Facts that show in no shape, such as heads, are looked at too."""
     theirs = before.filled
     parts: dict[str, tuple[Spec, Spec]] = {"model.encoder": (own.model.encoder, theirs.model.encoder)}
-    if isinstance(own, PretrainRecipe) and isinstance(theirs, PretrainRecipe):
+    if isinstance(own, PretrainRecipe) and isinstance(theirs, PretrainRecipe) and own.start_part == "whole":
         if own.model.kind != theirs.model.kind:
             raise ValueError(
-                f"{where} is a {own.model.kind} and cannot start from {before.name!r}, a {theirs.model.kind}"
+                f"{where} is a {own.model.kind} and cannot start from {before.name!r}, a {theirs.model.kind}; "
+                "start_part=encoder takes its encoder alone"
             )
         if isinstance(own.model, MaskedAutoencoderSpec) and isinstance(theirs.model, MaskedAutoencoderSpec):
             parts["model.decoder"] = (own.model.decoder, theirs.model.decoder)
     for part, (here, there) in parts.items():
         mine, other = _facts(here), _facts(there)
+        if theirs.clip.frames == 1 < own.clip.frames:  # images: kernels are inflated
+            mine, other = _in_space(mine), _in_space(other)
         for field, value in mine.items():
             if other.get(field) != value:
                 raise ValueError(
                     f"{where}: {part}.{field} is {value}, but {other.get(field)} in {before.name!r}, "
                     "which it starts from; make them agree"
                 )
+
+
+_IN_TIME: Final = frozenset({"tubelet", "relative_time"})
+"""Fields that say how an encoder sees time; and the first of three numbers does (time, down, across)."""
+
+
+def _in_space(facts: dict[str, object]) -> dict[str, object]:
+    """What is left of the facts without time."""
+    return {name: _down_and_across(value) for name, value in facts.items() if name not in _IN_TIME}
+
+
+def _down_and_across(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _down_and_across(inner) for name, inner in value.items()}
+    if isinstance(value, list) and len(value) == 3 and all(isinstance(number, int) for number in value):
+        return value[1:]
+    return [_down_and_across(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _facts(network: Spec) -> dict[str, object]:

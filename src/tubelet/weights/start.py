@@ -27,10 +27,10 @@ NORM: Final = "encoder.norm."
 LISTED: Final = 6
 """Names that a line lists one by one; of more it counts those of each part."""
 _OPTIONS: Final = {
-    POSITIONS: ("learnt positions", "learnable_positions=true", "learnable_positions=false"),
-    "encoder.blocks.0.scale1": ("layer scale", "layer_scale=0.1", "layer_scale=null"),
+    POSITIONS: ("learnt positions", "learnable_positions", "true", "false"),
+    "encoder.blocks.0.scale1": ("layer scale", "layer_scale", "0.1", "null"),
 }
-"""Tensors that an option of the encoder makes: what they are, and how to have them, or not."""
+"""Tensors that an option of an encoder makes: what they are, its field, and its value to have them, or not."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _placed(found: Weights, encoder: Encoder, inflate: Inflate) -> tuple[State, 
         words = f"images of {trained.size} x {trained.size}"
         trained = ClipShape(frames=encoder.spec.cube.frames, size=trained.size)  # one step of the grid
     own = {ENCODER + name: tensor for name, tensor in encoder.state_dict().items()}
-    _check_options(state, own, found.file)
+    _check_options(state, encoder, found.file)
     check_widening(state, own, found.file)
     spec, bare, note = encoder.spec.stretched(encoder_state(state), trained, encoder.clip)
     note = note if trained is None else note.replace(trained.words(), words)
@@ -201,14 +201,16 @@ def _placed(found: Weights, encoder: Encoder, inflate: Inflate) -> tuple[State, 
     return state, (*notes, *filter(None, [note]))
 
 
-def _check_options(state: State, own: State, file: Path) -> None:
-    """ValueError that says which option of the encoder differs, where tensors tell."""
-    for name, (what, to_have, not_to) in _OPTIONS.items():
-        has = name in own
-        if (name in state) != has:
-            there, here = ("no ", "") if has else ("", "no ")
-            change = not_to if has else to_have
-            raise ValueError(f"{file}: has {there}{what}, this recipe's model {here}{what}: set {change}")
+def _check_options(state: State, encoder: Encoder, file: Path) -> None:
+    """ValueError that says which option of the encoder differs, where it has such an option and tensors tell."""
+    own = encoder.state_dict()
+    for name, (what, field, to_have, not_to) in _OPTIONS.items():
+        has = name.removeprefix(ENCODER) in own
+        if (name in state) != has and field in type(encoder.spec).model_fields:
+            there, here, value = ("no ", "", not_to) if has else ("", "no ", to_have)
+            raise ValueError(
+                f"{file}: has {there}{what}, this recipe's model {here}{what}: set model.encoder.{field}={value}"
+            )
 
 
 def _listed(names: tuple[str, ...]) -> str:
