@@ -69,7 +69,7 @@ def huggingface_video(folder: Path) -> Path:
 
 def slowfast(folder: Path) -> Path:
     with step_rng(1, 0):
-        spec = ClassifierSpec.model_validate({"encoder": replace(MViTSpec.tiny(), kv_stride=(1, 8, 8)), "pooling": "class"})
+        spec = ClassifierSpec(encoder=replace(MViTSpec.tiny(), kv_stride=(1, 8, 8)), pooling="class")
         return saved({"model_state": to_official(spec.build(LARGER, 3).state_dict(), CLASSIFIER)}, folder)
 
 
