@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ LARGER = ClipShape(frames=4, size=32)
 def huggingface_image(folder: Path) -> Path:
     """A ViT as transformers writes it."""
     width, names = 8, ("query", "key", "value")
+    block: dict[str, tuple[int, ...]]
     block = {f"attention.attention.{name}.weight": (width, width) for name in names}
     block |= {f"attention.attention.{name}.bias": (width,) for name in names}
     block |= {"attention.output.dense.weight": (width, width), "attention.output.dense.bias": (width,)}
@@ -172,7 +174,8 @@ def read_npz(opened: Opened) -> Checkpoint:
 
 def write_npz(found: Checkpoint, out: Path) -> tuple[str, ...]:
     out.mkdir()
-    np.savez(out / "weights.npz", **{name: tensor.numpy() for name, tensor in found.state.items()})
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in found.state.items()}
+    np.savez(out / "weights.npz", **arrays)
     return ("arrays of NumPy",)
 
 

@@ -33,7 +33,7 @@ def built(spec: MaskedAutoencoderSpec | MaskedPredictorSpec, target: NormalisedP
 
 PREDICTOR = MaskedPredictorSpec(encoder=ENCODER)
 HOG = Hog(cell=4)
-METHODS = {
+METHODS: dict[str, tuple[MaskedAutoencoderSpec | MaskedPredictorSpec, NormalisedPixels | Hog]] = {
     "pixels": (MaskedAutoencoderSpec(encoder=ENCODER, decoder=DECODER), NormalisedPixels()),
     "HOG": (MaskedAutoencoderSpec(encoder=ENCODER, decoder=DECODER), HOG),
     "another decoder": (
@@ -91,7 +91,7 @@ def test_the_whole_of_another_model_is_refused_with_a_way_out(tmp_path: Path, af
     deeper = MaskedPredictorSpec(encoder=replace(ENCODER, depth=3))
     for part in ("whole", "encoder"):
         with pytest.raises(ValueError, match=r"lacks encoder\.") as error:
-            start_masked(built(deeper, HOG), path, part=part)  # type: ignore[arg-type]
+            start_masked(built(deeper, HOG), path, part=part)
         assert "start_part" not in str(error.value)
 
 
