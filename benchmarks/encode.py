@@ -34,8 +34,8 @@ from tubelet.models.vit import ViTSpec
 from tubelet.nn.pixels import IMAGENET_MEAN, IMAGENET_STD
 from tubelet.recipe import FinetuneRecipe
 from tubelet.rng import step_rng
+from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.export.huggingface import to_huggingface
-from tubelet.weights.imported import Imported
 
 Forward = Callable[[], Tensor]
 Precision = Literal["fp32", "bf16"]
@@ -87,7 +87,7 @@ def write_weights(out: Path, encoder: ViTSpec) -> Path:
         for name, value in classifier.named_parameters():
             if name.endswith("bias"):
                 torch.nn.init.normal_(value, std=0.1)
-    to_huggingface(Imported(out, "random", dict(classifier.state_dict()), recipe), out)
+    to_huggingface(Checkpoint(out, "random", dict(classifier.state_dict()), recipe), out)
     return out
 
 

@@ -12,8 +12,8 @@ import torch
 from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.recipe import PretrainRecipe
+from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.export.huggingface import to_huggingface
-from tubelet.weights.imported import Imported
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 TOLERANCE: Final = {"fp32": 1e-5, "bf16": 1e-2}
@@ -30,7 +30,7 @@ def peer(method: MaskedAutoencoder, attention: str, device: torch.device) -> Any
     model = MaskedAutoencoderSpec(encoder=method.encoder.spec, decoder=spec)
     recipe = PretrainRecipe(name="benchmark", clip=method.encoder.clip, model=model)
     with tempfile.TemporaryDirectory() as folder:
-        to_huggingface(Imported(Path(folder), "benchmark", method.state_dict(), recipe), Path(folder) / "peer")
+        to_huggingface(Checkpoint(Path(folder), "benchmark", method.state_dict(), recipe), Path(folder) / "peer")
         module: Any = VideoMAEForPreTraining.from_pretrained(Path(folder) / "peer", attn_implementation=attention)
     return module.to(device).train()
 

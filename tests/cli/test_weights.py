@@ -19,7 +19,7 @@ from tubelet.models.vit import ViTSpec
 from tubelet.spec import replace as changed
 from tubelet.types import ClipShape
 from tubelet.weights.classifier import load_classifier
-from tubelet.weights.read import read_model, write_imported
+from tubelet.weights.read import read_model, write_checkpoint
 
 OPTIONS = argparse.Namespace(num_frames=4, input_size=16)
 HEADS = ["--heads", "2", "--decoder-heads", "2"]
@@ -200,7 +200,7 @@ def test_mistakes_are_one_line(pretrained: Path, tmp_path: Path, capsys: pytest.
 def test_a_run_goes_out_to_other_programs(
     to: str, files: set[str], finetuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_imported(replace(read_model(finetuned, HINTS), names=NAMES), tmp_path / "run")
+    write_checkpoint(replace(read_model(finetuned, HINTS), names=NAMES), tmp_path / "run")
     shown, _ = output(capsys, "export", tmp_path / "run", "-o", tmp_path / "out", "--to", to)
     assert files <= {path.name for path in (tmp_path / "out").iterdir()}
     assert all(name in shown for name in files)

@@ -30,7 +30,7 @@ from tubelet.spec import kinds_of
 from tubelet.types import Batch, Clips, ClipShape, Grid, Mask, Split
 from tubelet.video.augment.augment import Augment, CentreCrop
 from tubelet.video.lists.manifest import VideoRef
-from tubelet.weights.imported import Imported
+from tubelet.weights.checkpoint import Checkpoint
 
 FRAMES, SIZE = 20, 32
 CLIP = ClipShape(frames=8, size=32)
@@ -79,7 +79,7 @@ def when_a_mask_is_drawn(plan: ClipPlan) -> np.random.Generator:
 
 
 def loaded(recipe: PretrainRecipe, method: MaskedMethod) -> in_python.Model:
-    imported = Imported(Path("toy"), "toy", method.state_dict(), recipe)
+    imported = Checkpoint(Path("toy"), "toy", method.state_dict(), recipe)
     return in_python.Model(imported, device=torch.device("cpu"), precision=torch.float32)
 
 

@@ -16,7 +16,7 @@ from tubelet.models.vit import ViTSpec
 from tubelet.nn.pixels import Normalise
 from tubelet.targets.pixels import NormalisedPixels, Pixels
 from tubelet.types import ClipShape
-from tubelet.weights.imported import Imported
+from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.read import Hints, read_model
 from tubelet.weights.tensors.rename import Pairs, from_official, to_official
 from tubelet.weights.videomae.names import FINETUNED, PRETRAINED
@@ -61,7 +61,7 @@ def build_classifier(case: Case, way: str, folder: Path) -> Classifier:
     return built
 
 
-def through_a_file(case: Case, container: str, folder: Path) -> Imported:
+def through_a_file(case: Case, container: str, folder: Path) -> Checkpoint:
     """Saved as the authors save it, and read with what its shapes do not tell."""
     config = case.meta["config"]
     model, clip = config["model"], clip_of(config)

@@ -26,9 +26,9 @@ from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe  # noqa: E
 from tubelet.spec import replace  # noqa: E402
 from tubelet.targets.pixels import NormalisedPixels, Pixels  # noqa: E402
 from tubelet.types import Batch, Clips, ClipShape, Mask  # noqa: E402
+from tubelet.weights.checkpoint import Checkpoint  # noqa: E402
 from tubelet.weights.export.huggingface import to_huggingface  # noqa: E402
-from tubelet.weights.huggingface.folder import from_huggingface  # noqa: E402
-from tubelet.weights.imported import Imported  # noqa: E402
+from tubelet.weights.read import read_model  # noqa: E402
 
 TOLERANCE: Final = 1e-5
 KEYS: Final = ("missing_keys", "unexpected_keys", "mismatched_keys")
@@ -148,7 +148,7 @@ def loaded_whole(kind: str, folder: Path) -> Any:
 def test_their_masked_autoencoder_has_the_same_loss_here(size: Size, normalised: bool, tmp_path: Path) -> None:
     model = their("VideoMAEForPreTraining", size, use_mean_pooling=False, norm_pix_loss=normalised)
     model.save_pretrained(tmp_path)
-    imported = from_huggingface(tmp_path)
+    imported = read_model(tmp_path)
     assert isinstance(imported.recipe, PretrainRecipe)
     assert isinstance(imported.recipe.target, NormalisedPixels if normalised else Pixels)
     assert close(our_loss(imported.build_autoencoder(), size), their_loss(model, size))
@@ -162,7 +162,7 @@ def test_their_classifier_has_the_same_logits_here(size: Size, mean_pooling: boo
     names = {0: "wave", 1: "point", 2: "clap"}
     model = their("VideoMAEForVideoClassification", size, use_mean_pooling=mean_pooling, id2label=names)
     model.save_pretrained(tmp_path)
-    imported = from_huggingface(tmp_path)
+    imported = read_model(tmp_path)
     assert imported.names == ("wave", "point", "clap")
     assert close(imported.build_classifier()(clips(size)), model(pixel_values(clips(size))).logits)
 
@@ -172,7 +172,7 @@ def test_their_classifier_has_the_same_logits_here(size: Size, mean_pooling: boo
 def test_options_of_their_config_are_honoured(changes: dict[str, Any], tmp_path: Path) -> None:
     model = their("VideoMAEForVideoClassification", TINY, **changes)
     model.save_pretrained(tmp_path)
-    ours = from_huggingface(tmp_path).build_classifier()
+    ours = read_model(tmp_path).build_classifier()
     assert close(ours(clips(TINY)), model(pixel_values(clips(TINY))).logits)
 
 
@@ -181,7 +181,7 @@ def test_options_of_their_config_are_honoured(changes: dict[str, Any], tmp_path:
 def test_their_bare_model_gives_the_same_tokens_here(mean_pooling: bool, tmp_path: Path) -> None:
     model = their("VideoMAEModel", TINY, use_mean_pooling=mean_pooling)
     model.save_pretrained(tmp_path)
-    imported = from_huggingface(tmp_path)
+    imported = read_model(tmp_path)
     assert not imported.has_decoder
     ours = imported.build_encoder()(clips(TINY))
     assert close(ours, model(pixel_values(clips(TINY))).last_hidden_state)
@@ -191,7 +191,7 @@ def test_their_bare_model_gives_the_same_tokens_here(mean_pooling: bool, tmp_pat
 def test_the_encoder_of_a_mean_pooled_masked_autoencoder_is_kept_without_its_decoder(tmp_path: Path) -> None:
     model = their("VideoMAEForPreTraining", TINY, use_mean_pooling=True)
     model.save_pretrained(tmp_path)
-    imported = from_huggingface(tmp_path)
+    imported = read_model(tmp_path)
     assert not imported.has_decoder
     assert {"mask_token", "encoder_to_decoder.weight", "decoder.head.bias"} <= set(imported.dropped)
     assert "no norm between encoder and decoder" in imported.notes[0]
@@ -208,7 +208,7 @@ def test_weights_in_several_files_and_in_pickles_are_the_same(tmp_path: Path) ->
     (tmp_path / "pickle").mkdir()
     model.config.save_pretrained(tmp_path / "pickle")
     torch.save(model.state_dict(), tmp_path / "pickle" / "pytorch_model.bin")  # with the names in memory: query.bias
-    states = [from_huggingface(tmp_path / name).state for name in ("one", "shards", "pickle")]
+    states = [read_model(tmp_path / name).state for name in ("one", "shards", "pickle")]
     assert "encoder.blocks.1.attention.v_bias" in states[0]
     for other in states[1:]:
         assert other.keys() == states[0].keys()
@@ -218,17 +218,17 @@ def test_weights_in_several_files_and_in_pickles_are_the_same(tmp_path: Path) ->
 # Out
 
 
-def trained(recipe: EncoderRun, module: nn.Module, **fields: Any) -> Imported:
-    return Imported(Path("run"), "run", dict(filled(module).state_dict()), recipe, **fields)
+def trained(recipe: EncoderRun, module: nn.Module, **fields: Any) -> Checkpoint:
+    return Checkpoint(Path("run"), "run", dict(filled(module).state_dict()), recipe, **fields)
 
 
-def pretrained(size: Size, **changes: Any) -> Imported:
+def pretrained(size: Size, **changes: Any) -> Checkpoint:
     model = MaskedAutoencoderSpec(encoder=replace(size.encoder, **changes), decoder=replace(size.decoder, **changes))
     recipe = PretrainRecipe(name="run", clip=size.clip, model=model)
     return trained(recipe, model.build(size.clip, recipe.target))
 
 
-def finetuned(size: Size, *, eps: float = 1e-5, **changes: Any) -> Imported:
+def finetuned(size: Size, *, eps: float = 1e-5, **changes: Any) -> Checkpoint:
     model = ClassifierSpec.model_validate({"encoder": size.encoder, "norm_eps": eps, **changes})
     recipe = FinetuneRecipe(name="run", clip=size.clip, model=model, classes=3)
     return trained(recipe, model.build(size.clip, 3), names=("wave", "point", "clap"))
@@ -258,7 +258,7 @@ def test_our_classifier_has_the_same_logits_there(size: Size, pooling: str, tmp_
 def test_our_encoder_alone_becomes_their_bare_model(tmp_path: Path) -> None:
     whole = pretrained(TINY)
     encoder = {name: value for name, value in whole.state.items() if name.startswith("encoder.")}
-    imported = Imported(whole.file, whole.format, encoder, whole.recipe)
+    imported = Checkpoint(whole.file, whole.format, encoder, whole.recipe)
     to_huggingface(imported, tmp_path / "out")
     model = loaded_whole("VideoMAEModel", tmp_path / "out")
     ours = imported.build_encoder()(clips(TINY))
@@ -289,7 +289,7 @@ def test_what_another_eps_does_is_measured_and_said(tmp_path: Path) -> None:
 def test_out_and_in_again_is_the_same_model(size: Size, tmp_path: Path) -> None:
     imported = pretrained(size)
     to_huggingface(imported, tmp_path / "out")
-    back = from_huggingface(tmp_path / "out")
+    back = read_model(tmp_path / "out")
     assert back.recipe == replace(imported.recipe, name="out")
     assert_equal(back.state, imported.state)
 

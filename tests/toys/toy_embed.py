@@ -25,8 +25,8 @@ from tubelet.recipe import Data, PretrainRecipe
 from tubelet.types import ClipShape
 from tubelet.video.lists.manifest import read_manifest
 from tubelet.video.sample import Sampler, Uniform
-from tubelet.weights.imported import Imported
-from tubelet.weights.read import write_imported
+from tubelet.weights.checkpoint import Checkpoint
+from tubelet.weights.read import write_checkpoint
 
 CLIP = ClipShape(frames=4, size=16)
 SETTINGS = Settings(windows=Windows(seconds=0.4), batch=2, threads=2)
@@ -43,7 +43,7 @@ def toy_run(folder: Path, *, seed: int = 0, sampler: Sampler = Uniform()) -> Pat
     rng = torch.Generator().manual_seed(seed)
     state = model.build(CLIP, recipe.target).state_dict()
     drawn = {name: torch.randn(value.shape, generator=rng) * 0.3 for name, value in state.items()}
-    write_imported(Imported(folder, "random", drawn, recipe), folder)
+    write_checkpoint(Checkpoint(folder, "random", drawn, recipe), folder)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.position import sinusoid
-from tubelet.weights.official import Official, from_file
+from tubelet.weights.checkpoint import Undescribed
+from tubelet.weights.read import read_weights
 
 FILE = Path("weights.pth")
 TOKENS = CLIP.grid(ENCODER.cube).tokens
@@ -35,8 +37,14 @@ def wrapped(state: dict[str, Tensor], wrap: Rename) -> dict[str, Tensor]:
     return {wrap(name): tensor for name, tensor in state.items()}
 
 
-def read(state: dict[str, Tensor]) -> Official:
-    return from_file(state, FILE)
+def read(state: dict[str, Tensor]) -> Undescribed:
+    """As from a file that holds these tensors."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / FILE
+        torch.save(state, path)
+        found = read_weights(path)
+    assert isinstance(found, Undescribed)
+    return found
 
 
 def mistake(state: dict[str, Tensor]) -> str:
@@ -69,7 +77,6 @@ def test_an_encoder_without_its_decoder_is_read(wrap: Rename) -> None:
 def test_a_classifier_whose_names_all_begin_with_encoder_is_a_classifier() -> None:
     model = classifier()
     found = read({f"encoder.{name}": tensor for name, tensor in theirs(model).items()})
-    assert found.kind == "finetuned"
     assert same(found.state, dict(model.state_dict()))
 
 
@@ -90,10 +97,10 @@ def test_a_fixed_table_that_was_saved_is_dropped_by_its_name_and_its_length_kept
     found = read({f"module.{name}": tensor for name, tensor in {**theirs(model), **tables}.items()})
     assert set(found.dropped) == {"module.encoder.pos_embed", "module.pos_embed"}
     assert len(found.notes) == 2
-    assert found.tokens == TOKENS
+    assert found.given.tokens == TOKENS
     assert same(found.state, dict(model.state_dict()))
     found = read({**theirs(classifier()), "pos_embed": tables["encoder.pos_embed"]})
-    assert (found.dropped, found.tokens) == (("pos_embed",), TOKENS)
+    assert (found.dropped, found.given.tokens) == (("pos_embed",), TOKENS)
 
 
 def test_a_learnt_table_is_kept_where_the_model_has_one_and_refused_elsewhere() -> None:

@@ -21,8 +21,8 @@ from tubelet.runs.finetune import first_classifier
 from tubelet.targets.pixels import NormalisedPixels
 from tubelet.types import ClipShape
 from tubelet.weights.export.huggingface import to_huggingface
-from tubelet.weights.read import Hints, read_model, write_imported
-from tubelet.weights.start import encoder_weights, start_classifier, start_whole, weights_file
+from tubelet.weights.read import Hints, read_model, write_checkpoint
+from tubelet.weights.start import encoder_weights, start_classifier, start_masked, weights_file
 from tubelet.weights.tensors.rename import to_official
 from tubelet.weights.videomae.names import FINETUNED, PRETRAINED
 
@@ -83,7 +83,7 @@ def test_the_first_token_is_read_through_the_encoders_own_norm(tmp_path: Path) -
 
 def test_pretraining_goes_on_from_every_tensor(tmp_path: Path) -> None:
     source, model = autoencoder(), autoencoder()
-    started = start_whole(model, saved(source, tmp_path / "run"))
+    started = start_masked(model, saved(source, tmp_path / "run"))
     assert started.dropped == started.fresh == ()
     assert all(torch.equal(value, source.state_dict()[name]) for name, value in model.state_dict().items())
 
@@ -120,7 +120,7 @@ def test_released_files_are_starts_in_every_wrapping(tmp_path: Path, prefix: str
     started = start_classifier(model, tmp_path / "official.pth")
     assert set(started.loaded) == {name for name in model.state_dict() if name.startswith("encoder.")}
     assert all(torch.equal(t, source.encoder.state_dict()[n]) for n, t in model.encoder.state_dict().items())
-    assert start_whole(autoencoder(), tmp_path / "official.pth").dropped == ()
+    assert start_masked(autoencoder(), tmp_path / "official.pth").dropped == ()
 
 
 def test_a_hugging_face_folder_is_a_start(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_hugging_face_folder_is_a_start(tmp_path: Path) -> None:
     to_huggingface(read_model(tmp_path / "official.pth", Hints(2, 2, 4, 16)), tmp_path / "hf")
     model, whole = classifier(), autoencoder()
     start_classifier(model, tmp_path / "hf")
-    start_whole(whole, tmp_path / "hf")
+    start_masked(whole, tmp_path / "hf")
     for built in (model, whole):
         assert all(torch.equal(t, source.encoder.state_dict()[n]) for n, t in built.encoder.state_dict().items())
 
@@ -154,7 +154,7 @@ def test_learnt_positions_of_another_clip_are_stretched_and_a_note_says_so(tmp_p
     assert torch.equal(vit(model).pos_embed, stretch(vit(source).pos_embed, old, new))
     assert started.notes == ("positions learnt for 4 frames of 16 x 16 are interpolated to 8 frames of 24 x 24",)
     assert start_classifier(classifier(positioned), path).notes == ()
-    write_imported(read_model(path, Hints(heads=2)), tmp_path / "run")
+    write_checkpoint(read_model(path, Hints(heads=2)), tmp_path / "run")
     again = ClassifierSpec(encoder=positioned).build(LONGER, 5)
     assert start_classifier(again, tmp_path / "run").notes == started.notes
     assert torch.equal(vit(again).pos_embed, vit(model).pos_embed)
@@ -177,7 +177,7 @@ def test_fixed_positions_are_made_anew_and_a_note_says_how_to_stretch_them(tmp_p
     (note,) = start_classifier(ClassifierSpec(encoder=spec).build(LONGER, 5), path).notes
     assert note == "positions of 4 frames of 16 x 16 are interpolated to 8 frames of 24 x 24"
     whole = MaskedAutoencoderSpec(encoder=ENCODER, decoder=DECODER).build(LONGER, NormalisedPixels())
-    assert "model.encoder.positions" in start_whole(whole, path).notes[0]
+    assert "model.encoder.positions" in start_masked(whole, path).notes[0]
 
 
 def test_a_run_says_what_became_of_positions(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_another_shape_is_one_clear_line(tmp_path: Path, encoder: ViTSpec, messa
         start_classifier(classifier(encoder), run)
     assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=message):
-        start_whole(autoencoder(encoder), run)
+        start_masked(autoencoder(encoder), run)
 
 
 def test_what_is_no_checkpoint_is_one_clear_line(tmp_path: Path) -> None:

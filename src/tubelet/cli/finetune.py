@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tubelet.cli.terminal.common import Changes, Fresh, Out, Recipe, Resume
+from tubelet.cli.terminal.common import Changes, Fresh, Inflated, Out, Recipe, Resume
 
 
 def finetune(
@@ -24,6 +24,7 @@ def finetune(
     start: Annotated[
         str | None, typer.Option(help="Pre-trained run, checkpoint or weights; 'none' trains from scratch.")
     ] = None,
+    inflate: Inflated = None,
     teacher: Annotated[
         str | None, typer.Option(help="Learn from this classifier instead of the labels: a run, a file, a folder.")
     ] = None,
@@ -50,7 +51,7 @@ def finetune(
         {"data.train": train, "data.val": val, "data.root": root, "data.class_names": class_names, "seed": seed}
     )
     options += ["start=null"] if start == "none" else as_changes({"start": start})
-    options += as_changes({"distill.teacher": teacher})
+    options += as_changes({"distill.teacher": teacher, "inflate": inflate})
     filled = load_recipe(recipe, [*(changes or []), *options], FinetuneRecipe)
     folder = out or Path("runs") / filled.name
     with training(folder) as watch:

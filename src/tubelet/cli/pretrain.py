@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from tubelet.cli.terminal.common import Changes, Fresh, Out, Recipe, Resume
+from tubelet.cli.terminal.common import Changes, Fresh, Inflated, Out, Recipe, Resume
 
 
 def pretrain(
@@ -17,6 +17,11 @@ def pretrain(
     root: Annotated[str | None, typer.Option(help="Folder that the paths of a list start from.")] = None,
     out: Out = None,
     start: Annotated[str | None, typer.Option(help="Run or weights to start from.")] = None,
+    start_part: Annotated[
+        Literal["whole", "encoder"] | None,
+        typer.Option(help="What to take of it: all, or the encoder alone, of any kind of model."),
+    ] = None,
+    inflate: Inflated = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, order, clips, masks.")] = None,
     fresh: Fresh = False,
     resume: Resume = False,
@@ -36,6 +41,7 @@ def pretrain(
     if fresh and resume:
         raise ValueError("--fresh and --resume exclude each other")
     options = as_changes({"data.videos": data, "data.root": root, "start": start, "seed": seed})
+    options += as_changes({"start_part": start_part, "inflate": inflate})
     filled = load_recipe(recipe, [*(changes or []), *options], PretrainRecipe)
     folder = out or Path("runs") / filled.name
     with training(folder) as watch:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Num
@@ -19,12 +19,13 @@ from tubelet.methods.classifier import Classifier
 from tubelet.methods.masked import MaskedMethod
 from tubelet.models.encoders import Encoder
 from tubelet.pictures.reconstruct import Reconstruction, mask_of, reconstruct_clip
-from tubelet.recipe import FinetuneRecipe, PretrainRecipe, Run
+from tubelet.recipe import PretrainRecipe, Run
 from tubelet.train.distributed.device import autocast, pick_device, pick_precision
 from tubelet.types import ClipShape, Mask
 from tubelet.video.sample import Sampler
-from tubelet.weights.imported import Imported
+from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.read import Hints, read_model
+from tubelet.weights.tensors.rename import name_then
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "bf16", "fp32"]
@@ -66,25 +67,16 @@ class Model:
     """
 
     def __init__(
-        self, imported: Imported, *, device: torch.device, precision: torch.dtype, pooling: PoolingName = "mean"
+        self, found: Checkpoint, *, device: torch.device, precision: torch.dtype, pooling: PoolingName = "mean"
     ) -> None:
-        self.file, self.recipe, self.notes = imported.file, imported.recipe, imported.notes
+        self.file, self.recipe, self.notes = found.file, found.recipe, found.notes
         self.device, self.precision, self.pooling = device, precision, pooling
-        self.fingerprint = fingerprint(imported, pooling)
-        self.classifier: Classifier | None = None
-        self.autoencoder: MaskedMethod | None = None
-        if isinstance(imported.recipe, FinetuneRecipe) and imported.has_head:
-            self.classifier = imported.build_classifier().to(device)
-            self.encoder: Encoder = self.classifier.encoder
-        elif isinstance(imported.recipe, PretrainRecipe) and imported.has_decoder:
-            self.autoencoder = imported.build_autoencoder().to(device)
-            self.encoder = self.autoencoder.encoder
-        elif imported.predicts:
-            self.autoencoder = imported.build_predictor().to(device)
-            self.encoder = self.autoencoder.encoder
-        else:
-            self.encoder = imported.build_encoder().to(device)
-        self.names = None if self.classifier is None else _names(imported, self.classifier.classes)
+        self.fingerprint = fingerprint(found, pooling)
+        built = found.build().to(device)
+        self.classifier = built if isinstance(built, Classifier) else None
+        self.autoencoder = built if isinstance(built, MaskedMethod) else None
+        self.encoder = cast(Encoder, built.get_submodule("" if found.part == "encoder" else "encoder"))
+        self.names = None if self.classifier is None else found.class_names
         if precision is torch.bfloat16:
             _round_products(self.classifier or self.autoencoder or self.encoder)
 
@@ -183,20 +175,21 @@ def load(
     over time. `hints` are facts that some files lack, such as the number of heads. Nothing in a file is executed.
     ValueError in one line where the file is missing, damaged, or of another kind.
     """
-    imported = read_model(Path(path), hints or Hints())
-    clip = imported.recipe.clip
-    imported = imported.resized(ClipShape(frames=frames or clip.frames, size=size or clip.size))
-    run = Run(device=device, precision=precision or imported.recipe.run.precision)
+    found = read_model(Path(path), hints or Hints())
+    clip = found.recipe.clip
+    found = found.resized(ClipShape(frames=frames or clip.frames, size=size or clip.size))
+    run = Run(device=device, precision=precision or found.recipe.run.precision)
     place = pick_device(run)
-    return Model(imported, device=place, precision=pick_precision(run, place), pooling=pooling)
+    return Model(found, device=place, precision=pick_precision(run, place), pooling=pooling)
 
 
-def fingerprint(imported: Imported, pooling: PoolingName = "mean") -> str:
+def fingerprint(found: Checkpoint, pooling: PoolingName = "mean") -> str:
     """SHA-256 of the tensors, of the model they are for and of the pooling: equal where two give equal vectors."""
-    recipe = imported.recipe
+    recipe = found.recipe
     specs = (spec.model_dump_json(exclude_defaults=True) for spec in (recipe.clip, recipe.model))  # new fields are none
     digest = hashlib.sha256("\n".join([*specs, pooling]).encode())
-    for part in tensor_bytes(imported.state):
+    named = {name_then(name): value for name, value in found.state.items()}  # as of folders made earlier
+    for part in tensor_bytes(named):
         digest.update(part)
     return digest.hexdigest()
 
@@ -206,7 +199,3 @@ def _round_products(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.Linear):
             part.to(torch.bfloat16)
-
-
-def _names(imported: Imported, classes: int) -> tuple[str, ...]:
-    return imported.names or tuple(str(label) for label in range(classes))

@@ -43,7 +43,7 @@ class Decoder(nn.Module):
     """Seen tokens, then a mask token for each wanted place, through a few blocks; reads the wanted rows.
 
     The sequence is not put back into raster order (V1 `modeling_pretrain.py`): positions say where a token is.
-    Names that training relies on: `mask_token`, `narrow`, `blocks.{i}`, `norm`, `head`.
+    Names that training relies on: `mask_token`, `encoder_to_decoder`, `blocks.{i}`, `norm`, `head`.
     """
 
     pos_embed: Tensor
@@ -54,7 +54,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.spec = spec
         self.grid, self.trained_grid = grid, trained_grid
-        self.narrow = nn.Linear(encoder_width, spec.width, bias=False)
+        self.encoder_to_decoder = nn.Linear(encoder_width, spec.width, bias=False)
         self.mask_token = nn.Parameter(torch.empty(1, 1, spec.width))
         mask_token_(self.mask_token)
         register_constants(self)
@@ -95,7 +95,7 @@ class Decoder(nn.Module):
         return tuple(self.blocks)
 
     def _sequence(self, tokens: Float[Tensor, "B V D"], split: Split) -> Float[Tensor, "B N d"]:
-        seen = self.narrow(tokens) + take_rows(self.pos_embed, split.seen)
+        seen = self.encoder_to_decoder(tokens) + take_rows(self.pos_embed, split.seen)
         masked = self.mask_token + take_rows(self.pos_embed, split.wanted)
         return torch.cat([seen, masked], dim=1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Final
 
@@ -30,6 +31,14 @@ class Mlp(nn.Module):
     def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N W"]:
         changed: Tensor = self.fc2(F.gelu(self.fc1(tokens)))
         return changed
+
+
+def mlp_ratio(width: int, hidden: int) -> float:
+    """The ratio for which int(width * ratio) is exactly `hidden` (48/11 of 1408 is 6144, but not in floats)."""
+    ratio = hidden / width
+    while int(width * ratio) < hidden:
+        ratio = math.nextafter(ratio, math.inf)
+    return ratio
 
 
 class Block(nn.Module):

@@ -3,7 +3,7 @@
 from tubelet.recipe.data import Data, LabelledData, LabelledSource, Stream, VideoSource, reading_of
 from tubelet.recipe.kinds import SINGLE_RUNS, EncoderRun, FinetuneRecipe, PretrainRecipe, encoder_run
 from tubelet.recipe.progressive import ProgressiveRecipe, Stage
-from tubelet.recipe.run import FreshHead, Optim, Run, SameClasses, Schedule, StartHead, Views
+from tubelet.recipe.run import FreshHead, Inflate, Optim, Run, SameClasses, Schedule, StartHead, StartPart, Views
 from tubelet.recipe.single import SingleRun
 from tubelet.recipe.stages import change_stages, resolved
 from tubelet.recipe.streams import StreamRecipe, streams_of
@@ -25,6 +25,7 @@ __all__ = [
     "EncoderRun",
     "FinetuneRecipe",
     "FreshHead",
+    "Inflate",
     "LabelledData",
     "LabelledSource",
     "Optim",
@@ -36,6 +37,7 @@ __all__ = [
     "SingleRun",
     "Stage",
     "StartHead",
+    "StartPart",
     "Stream",
     "StreamRecipe",
     "VideoSource",

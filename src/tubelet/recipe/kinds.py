@@ -18,7 +18,17 @@ from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import Mixing
 from tubelet.recipe.data import Data, LabelledData, Streams
-from tubelet.recipe.run import FreshHead, Optim, Run, SameClasses, Schedule, StartHead, Views
+from tubelet.recipe.run import (
+    FreshHead,
+    Inflate,
+    Optim,
+    Run,
+    SameClasses,
+    Schedule,
+    StartHead,
+    StartPart,
+    Views,
+)
 from tubelet.recipe.single import SingleRun, check_one_teacher
 from tubelet.spec import ByKind, Spec, replace
 from tubelet.targets.pixels import NormalisedPixels
@@ -60,6 +70,8 @@ class PretrainRecipe(SingleRun):
     schedule: Schedule = Schedule()
     run: Run = Run()
     start: str | None = Field(default=None, description="run or weights to start from")
+    start_part: StartPart = Field(default="whole", description="what is taken of them: all, or the encoder alone")
+    inflate: Inflate = Field(default="centre", description="frame that the kernel of an image model goes to, or mean")
     streams: Streams = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -86,17 +98,23 @@ class PretrainRecipe(SingleRun):
         return replace(self, target=self.target.with_teacher(teacher))
 
     def networks(self) -> Mapping[str, Spec]:
-        """Encoder, and decoder where there is one."""
+        """Encoder, and decoder where there is one and it may start from another."""
         model = self.model
         parts: dict[str, Spec] = {"model.encoder": model.encoder}
+        if self.start_part == "encoder":
+            return parts
         return parts | {"model.decoder": model.decoder} if isinstance(model, MaskedAutoencoderSpec) else parts
 
     def check_start(self, where: str, before: SingleRun | None, name: str) -> None:
-        """All of its weights come from the start, which must be a pre-training run of the same shape."""
-        if before is not None and not isinstance(before, PretrainRecipe):
-            raise ValueError(f"{where} pre-trains and cannot start from {name!r}, {before.gives}")
-        if before is not None and self.model.kind != before.model.kind:
-            raise ValueError(f"{where} is a {self.model.kind} and cannot start from {name!r}, a {before.model.kind}")
+        """All of its weights come from a pre-training run of the same shape, or the encoder alone from any model."""
+        hint = "; start_part=encoder takes its encoder alone"
+        if before is not None and self.start_part == "whole":
+            if not isinstance(before, PretrainRecipe):
+                raise ValueError(f"{where} pre-trains and cannot start from {name!r}, {before.gives}{hint}")
+            if self.model.kind != before.model.kind:
+                raise ValueError(
+                    f"{where} is a {self.model.kind} and cannot start from {name!r}, a {before.model.kind}{hint}"
+                )
         super().check_start(where, before, name)
 
     def check_teacher(self, where: str, before: SingleRun, name: str) -> None:
@@ -137,6 +155,7 @@ class FinetuneRecipe(SingleRun):
     views: Views = Views()
     start: str | None = Field(default=None, description="run or weights to start from; none means from scratch")
     start_head: StartHead = FreshHead()
+    inflate: Inflate = Field(default="centre", description="frame that the kernel of an image model goes to, or mean")
     distill: Distill | None = Field(default=None, description="learn from another classifier, beside or for the labels")
 
     @model_validator(mode="after")

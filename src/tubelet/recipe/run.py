@@ -78,5 +78,9 @@ class SameClasses(Spec):
     renames: str | None = Field(default=None, description="csv of names that differ: name here, name in the start")
 
 
+StartPart = Literal["whole", "encoder"]
+"""What a pre-training takes of the model that it starts from: every tensor, or those of the encoder alone."""
+Inflate = Literal["centre", "mean"]
+"""How the patch embedding of an image model becomes one of several frames: all to the middle one, or equal parts."""
 StartHead = Annotated[FreshHead | SameClasses, OneOf()]
 """Either of them, read from data by its `kind`."""

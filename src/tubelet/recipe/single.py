@@ -81,6 +81,8 @@ class SingleRun(Spec):
             raise ValueError(f"{where} {self.does} and cannot start from {name!r}, {before.gives}")
         for part in mine.keys() & theirs.keys():
             here, there = _facts(mine[part]), _facts(theirs[part])
+            if before.clip.frames == 1 < self.clip.frames:  # images: kernels are inflated
+                here, there = _in_space(here), _in_space(there)
             for field, value in here.items():
                 if there.get(field) != value:
                     raise ValueError(
@@ -104,6 +106,23 @@ _MAY_DIFFER: Final = frozenset(
     {"drop_path", "checkpointing", "norm_eps", "final_norm_eps", "positions", "layer_scale"},
 )
 """Fields of a network that may change from stage to stage; of the layer scale only whether there is one matters."""
+
+
+_IN_TIME: Final = frozenset({"tubelet", "relative_time"})
+"""Fields that say how an encoder sees time; and the first of three numbers does (time, down, across)."""
+
+
+def _in_space(facts: dict[str, object]) -> dict[str, object]:
+    """What is left of the facts without time."""
+    return {name: _down_and_across(value) for name, value in facts.items() if name not in _IN_TIME}
+
+
+def _down_and_across(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _down_and_across(inner) for name, inner in value.items()}
+    if isinstance(value, list) and len(value) == 3 and all(isinstance(number, int) for number in value):
+        return value[1:]
+    return [_down_and_across(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _facts(network: Spec) -> dict[str, object]:

@@ -19,8 +19,8 @@ from tubelet.spec import did_you_mean
 from tubelet.train.distributed.process_group import on_main
 from tubelet.train.records.watch import Watch
 from tubelet.types import ClipShape
+from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.classifier import SavedClassifier, load_classifier, names_of
-from tubelet.weights.imported import Imported
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def teacher_path(distill: Distill) -> Path:
     return path
 
 
-def check_taught(teacher: Imported, names: Names, clip: ClipShape) -> None:
+def check_taught(teacher: Checkpoint, names: Names, clip: ClipShape) -> None:
     """What `read_teacher` refuses of a classifier that is not built, or still to come."""
     columns_of(teacher.file, names_of(teacher), names)
     _check_frames(teacher.file, teacher.recipe.clip.frames, clip)

@@ -29,8 +29,8 @@ from tubelet.train.building import building, has_weights, pattern
 from tubelet.train.distributed.device import pick_device
 from tubelet.train.optim import Ema, ParameterGroup, parameter_groups
 from tubelet.train.records.watch import Watch
+from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.classifier import read_classifier
-from tubelet.weights.imported import Imported
 from tubelet.weights.start import classifier_state, start_classifier
 
 FEW_STEPS: Final = 600
@@ -100,13 +100,11 @@ def first_classifier(recipe: FinetuneRecipe, watch: Watch, names: Names = ()) ->
     with step_rng(recipe.seed, 0):
         classifier = recipe.model.build(recipe.clip, recipe.outputs)
     if recipe.start is not None and has_weights(classifier):
-        started = start_classifier(classifier, Path(recipe.start), head=recipe.start_head, names=names)
-        watch.say(
-            f"encoder from {started.file}: {len(started.loaded)} tensors; {len(started.dropped)} of the file not used; "
-            f"fresh: {', '.join(started.fresh) or 'none'}"
+        started = start_classifier(
+            classifier, Path(recipe.start), head=recipe.start_head, names=names, inflate=recipe.inflate
         )
-        for note in started.notes:
-            watch.say(note)
+        for line in started.lines:
+            watch.say(line)
     return classifier
 
 
@@ -166,14 +164,14 @@ def _look(recipe: FinetuneRecipe, ahead: Ahead) -> Names:
     check_steps(recipe, sum(source.share.slots for source in sets.train))
     shell, start = _shell(recipe, sets.names, None), ahead.start()
     if start is not None:
-        classifier_state(shell, start, head=recipe.start_head, names=sets.names)
+        classifier_state(shell, start, head=recipe.start_head, names=sets.names, inflate=recipe.inflate)
     if recipe.distill is not None:
         teacher = ahead.teacher() or read_classifier(teacher_path(recipe.distill))
         check_taught(teacher, sets.names, recipe.clip)
     return sets.names
 
 
-def _shell(recipe: FinetuneRecipe, names: Names, teacher: Imported | None) -> Classifier:
+def _shell(recipe: FinetuneRecipe, names: Names, teacher: Checkpoint | None) -> Classifier:
     del teacher  # it is no part of the classifier
     outputs = recipe.task.outputs(len(names) or None)
     assert outputs is not None  # the labels have been read

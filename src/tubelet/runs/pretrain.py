@@ -27,8 +27,8 @@ from tubelet.train.building import build_method, building, has_weights
 from tubelet.train.distributed.device import pick_device
 from tubelet.train.optim import parameter_groups
 from tubelet.train.records.watch import Watch
-from tubelet.weights.imported import Imported
-from tubelet.weights.start import start_whole, whole_state
+from tubelet.weights.checkpoint import Checkpoint
+from tubelet.weights.start import masked_state, start_masked
 from tubelet.weights.teachers import planned_target
 
 
@@ -51,8 +51,8 @@ def _prepared(recipe: PretrainRecipe, beginning: Beginning) -> Prepared:
         method = build_method(recipe)
     teachers = known_target(method.target, watch)
     if recipe.start is not None and not beginning.goes_on and has_weights(method):
-        started = start_whole(method, Path(recipe.start))
-        for line in (f"weights from {started.file}", *started.notes):
+        started = start_masked(method, Path(recipe.start), part=recipe.start_part, inflate=recipe.inflate)
+        for line in started.lines:
             watch.say(line)
     first, *others = [stream_set(one, some, method, watch) for one, some in zip(streams, sources, strict=True)]
     return Prepared(
@@ -102,11 +102,11 @@ def _look(recipe: PretrainRecipe, ahead: Ahead) -> Names:
         _check_mask(stream, method)
     start = ahead.start()
     if start is not None:
-        whole_state(method, start)
+        masked_state(method, start, part=recipe.start_part, inflate=recipe.inflate)
     return ()
 
 
-def _shell(recipe: PretrainRecipe, names: Names, teacher: Imported | None) -> MaskedMethod:
+def _shell(recipe: PretrainRecipe, names: Names, teacher: Checkpoint | None) -> MaskedMethod:
     del names  # it has no classes
     target = planned_target(recipe, teacher)
     with step_rng(recipe.seed, 0), torch.device("meta"):

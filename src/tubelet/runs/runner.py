@@ -14,8 +14,7 @@ from tubelet.plan.plan import Plan, Question
 from tubelet.recipe import SingleRun
 from tubelet.train.records.watch import Watch
 from tubelet.video.lists.manifest import Manifest
-from tubelet.weights.imported import Imported
-from tubelet.weights.source import Source
+from tubelet.weights.checkpoint import Checkpoint
 
 RecipeT = TypeVar("RecipeT", bound=SingleRun)
 RecipeIn = TypeVar("RecipeIn", bound=SingleRun, contravariant=True)
@@ -40,8 +39,8 @@ class Ahead:
     None. `teacher` gives the network of the stage that it learns from, None where a path in its recipe says which.
     """
 
-    start: Callable[[], Path | Source | None]
-    teacher: Callable[[], Imported | None]
+    start: Callable[[], Path | Checkpoint | None]
+    teacher: Callable[[], Checkpoint | None]
 
 
 @runtime_checkable
@@ -80,6 +79,6 @@ class Runner(Generic[RecipeT]):
     run: Train[RecipeT]
     look: Callable[[RecipeT, Ahead], Names]
     next_step: str = "tubelet weights inspect FOLDER"
-    shell: Callable[[RecipeT, Names, Imported | None], nn.Module] | None = None
+    shell: Callable[[RecipeT, Names, Checkpoint | None], nn.Module] | None = None
     test: StageTest[RecipeT] | None = None
     plan: Callable[[RecipeT, Question], Plan] | None = None

@@ -9,7 +9,7 @@ from tubelet.data.class_names import Names
 from tubelet.disk.layout import CHECKPOINTS, MODEL_FILE, MODEL_FOLDER
 from tubelet.methods.classifier import Classifier
 from tubelet.recipe import FinetuneRecipe
-from tubelet.weights.imported import Imported
+from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.read import read_model
 
 
@@ -29,12 +29,11 @@ def load_classifier(run: Path) -> SavedClassifier:
 
     ValueError says what is missing or does not fit.
     """
-    imported = read_classifier(run)
-    recipe, names = imported.with_classes(), names_of(imported)
-    return SavedClassifier(imported.build_classifier(), recipe, names, imported.file, imported.notes)
+    found = read_classifier(run)
+    return SavedClassifier(found.build_classifier(), found.with_classes(), found.class_names, found.file, found.notes)
 
 
-def read_classifier(run: Path) -> Imported:
+def read_classifier(run: Path) -> Checkpoint:
     """The same before it is built, and its errors."""
     if not run.exists():
         raise ValueError(f"{run}: no such run folder")
@@ -42,15 +41,13 @@ def read_classifier(run: Path) -> Imported:
         raise ValueError(
             f"{run}: no finished model in it ({MODEL_FOLDER}/{MODEL_FILE}); run tubelet finetune to its end first"
         )
-    imported = read_model(run)
-    if not isinstance(imported.recipe, FinetuneRecipe):
-        raise ValueError(
-            f"{run}: a {imported.recipe.kind} run has no classes; run tubelet finetune --start {run} first"
-        )
-    imported.with_classes()
-    return imported
+    found = read_model(run)
+    if not isinstance(found.recipe, FinetuneRecipe):
+        raise ValueError(f"{run}: a {found.recipe.kind} run has no classes; run tubelet finetune --start {run} first")
+    found.with_classes()
+    return found
 
 
-def names_of(classifier: Imported) -> Names:
+def names_of(classifier: Checkpoint) -> Names:
     """Of its classes; their numbers where they have none."""
-    return classifier.names or tuple(str(label) for label in range(len(classifier.state["head.bias"])))
+    return classifier.class_names

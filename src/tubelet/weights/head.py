@@ -15,7 +15,7 @@ from tubelet.data.label_space import LabelSpace, read_label_space, read_renames,
 from tubelet.disk.tensors import State
 from tubelet.methods.classifier import Classifier
 from tubelet.recipe import SameClasses
-from tubelet.weights.source import Source
+from tubelet.weights.checkpoint import Weights
 
 WEIGHT: Final = "head.weight"
 BIAS: Final = "head.bias"
@@ -50,7 +50,7 @@ def class_rows(start: SameClasses, names: Names, theirs: Names | None, where: st
 
 
 def mapped_head(
-    start: SameClasses, names: Names, source: Source, classifier: Classifier
+    start: SameClasses, names: Names, source: Weights, classifier: Classifier
 ) -> tuple[State, tuple[str, ...]]:
     """Tensors of norm and head for `classifier`, whose classes are `names`, and a line for the user.
 
@@ -85,7 +85,7 @@ def _taken(own: Tensor, theirs: Tensor, found: Int64[np.ndarray, " n"]) -> Tenso
     return torch.where(has_row, theirs[index.clamp(min=0)].to(own.dtype), own)
 
 
-def _check_features(source: Source, classifier: Classifier) -> None:
+def _check_features(source: Weights, classifier: Classifier) -> None:
     mean = isinstance(classifier.fc_norm, nn.LayerNorm)
     if mean != any(name.startswith(NORM) for name in source.state):
         here, there = ("mean", "first") if mean else ("first", "mean")

@@ -20,9 +20,9 @@ from tubelet.targets.frozen import FrozenSpec, FrozenTarget
 from tubelet.targets.teachers import FrameFeatures, FrameIds, StubTeacher, VideoFeatures
 from tubelet.targets.unions import Target
 from tubelet.types import ClipShape, Grid
+from tubelet.weights.checkpoint import Checkpoint, encoder_state
 from tubelet.weights.dalle import dvae_spec, dvae_tensors, read_dvae
 from tubelet.weights.huggingface.image_models import is_image_folder, read_image_model
-from tubelet.weights.imported import Imported, encoder_state
 from tubelet.weights.read import read_model
 from tubelet.weights.tensors.files import SAFETENSORS
 
@@ -52,7 +52,7 @@ def live_target(recipe: PretrainRecipe) -> Target:
         return recipe.target.ready(read, recipe.model.encoder.cube)
 
 
-def planned_target(recipe: PretrainRecipe, teacher: Imported | None = None) -> Target:
+def planned_target(recipe: PretrainRecipe, teacher: Checkpoint | None = None) -> Target:
     """The same, and the same errors, but no network is built: it says the same of every clip. For plans and shapes.
 
     A `teacher` that was read stands for the one that the recipe names, of several for that which lies where it is from;
@@ -76,15 +76,15 @@ class _Look(NamedTuple):
     path: Path
     clip: ClipShape
     grid: Grid
-    read: Imported | None
+    read: Checkpoint | None
 
     @property
-    def imported(self) -> Imported:
+    def imported(self) -> Checkpoint:
         """The model, as all models are read."""
         return self.read or read_model(self.path)
 
 
-def _found(spec: FrozenSpec, recipe: PretrainRecipe, teacher: Imported | None = None) -> _Found:
+def _found(spec: FrozenSpec, recipe: PretrainRecipe, teacher: Checkpoint | None = None) -> _Found:
     kind = KINDS[spec.kind]
     if spec.teacher is None:
         raise ValueError(f"target {spec.kind}: no network to ask: give {kind.wanted} with target.teacher=PATH")
@@ -105,7 +105,7 @@ def _features(look: _Look) -> _Found:
     return _video_teacher(look.imported, look.spec, look.clip, look.grid)
 
 
-def _video_teacher(read: Imported, spec: Features, clip: ClipShape, grid: Grid) -> _Found:
+def _video_teacher(read: Checkpoint, spec: Features, clip: ClipShape, grid: Grid) -> _Found:
     trained = read.recipe.clip
     if spec.frames != "first":
         raise ValueError(

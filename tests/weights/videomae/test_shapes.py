@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
+from tubelet.nn.block import mlp_ratio
 from tubelet.spec import replace
 from tubelet.types import ClipShape
 from tubelet.weights.tensors.given import Given, Hints
@@ -19,7 +20,6 @@ from tubelet.weights.videomae.shapes import (
     ENCODER_HEADS,
     decoder_spec,
     encoder_spec,
-    mlp_ratio,
     trained_clip,
 )
 

@@ -25,10 +25,12 @@ from tubelet.recipes import RECIPES
 from tubelet.targets.pixels import NormalisedPixels
 from tubelet.types import ClipShape
 from tubelet.video.sample import Span
-from tubelet.weights.official import from_file
+from tubelet.weights.checkpoint import Undescribed
 from tubelet.weights.read import Hints, read_model
+from tubelet.weights.tensors.files import Content, Opened
 from tubelet.weights.tensors.given import Given
 from tubelet.weights.tensors.strict import check_fit
+from tubelet.weights.videomae import files as videomae
 from tubelet.weights.videomae.shapes import decoder_spec, encoder_spec, trained_clip
 
 FILE = Path("vit_g_hybrid_pt_1200e.pth")
@@ -73,6 +75,14 @@ def on_meta(shapes: Shapes) -> dict[str, Tensor]:
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
+def opened(shapes: Shapes) -> Undescribed:
+    """As from a file with such tensors."""
+    found = Opened(FILE)
+    found.file, found.content = FILE, Content(on_meta(shapes))
+    assert videomae.matches(found)
+    return videomae.read(found)
+
+
 def count(shapes: Shapes) -> float:
     return sum(math.prod(shape) for shape in shapes.values()) / 1e6
 
@@ -100,8 +110,9 @@ def test_a_pretraining_file_at_full_size_is_the_recipes_model(run: str) -> None:
     assert count(shapes) == pytest.approx(millions, abs=0.006)
     recipe = RECIPES[f"videomae-v2-{run}-pretrain"]()
     assert isinstance(recipe, PretrainRecipe)
-    official, notes = from_file(on_meta(shapes), FILE), list[str]()
-    assert (official.kind, official.dropped) == ("pretrained", ())
+    official, notes = opened(shapes), list[str]()
+    assert "pre-training" in official.format
+    assert official.dropped == ()
     encoder = encoder_spec(official.state, Given(FILE), notes)
     decoder = decoder_spec(official.state, Given(FILE), notes)
     assert sum("heads are not in the file" in note for note in notes) == 2
@@ -123,8 +134,8 @@ def test_a_classifiers_file_at_full_size_is_the_recipes_model(run: str) -> None:
     assert millions is None or count(shapes) == pytest.approx(millions, abs=0.006)
     recipe = RECIPES[f"videomae-v2-{run}-finetune"]()
     assert isinstance(recipe, FinetuneRecipe)
-    official = from_file(on_meta(shapes), FILE)
-    assert (official.kind, official.dropped) == ("finetuned", ())
+    official = opened(shapes)
+    assert official.dropped == ()
     encoder = encoder_spec(official.state, Given(FILE), [])
     assert encoder.heads == recipe.model.encoder.heads
     with torch.device("meta"):
@@ -142,7 +153,7 @@ def test_one_hidden_unit_less_is_no_fit() -> None:
     with torch.device("meta"):
         trained = recipe.model.build(recipe.clip, recipe.target)
     with pytest.raises(ValueError, match=r"decoder\.blocks\.0\.mlp\.fc1"):
-        check_fit(from_file(on_meta(by_the_paper), FILE).state, trained.state_dict(), FILE)
+        check_fit(opened(by_the_paper).state, trained.state_dict(), FILE)
 
 
 GIANT = ViTSpec(width=44, depth=3, heads=2, patch=14, mlp_ratio=48 / 11)

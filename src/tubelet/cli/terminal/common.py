@@ -23,6 +23,10 @@ Precision = Annotated[
 Pool = Annotated[
     Literal["mean", "change"], typer.Option(help="A clip's vector: the mean of its tokens, or their change over time.")
 ]
+Inflated = Annotated[
+    Literal["centre", "mean"] | None,
+    typer.Option("--inflate", help="Frames that the kernel of an image model goes to: the middle one, or all alike."),
+]
 Root = Annotated[Path | None, typer.Option(help="Folder that the paths of a list start from.")]
 MaxSkipped = Annotated[float, typer.Option(min=0, max=1, help="Largest share of unreadable videos.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run folder stands (this is the default).")]

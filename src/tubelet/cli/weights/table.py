@@ -10,58 +10,58 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from tubelet.models.decoder import DecoderSpec
-    from tubelet.weights.imported import Imported
+    from tubelet.weights.checkpoint import Checkpoint
 
 LISTED: Final = 12
 """Names of tensors that are listed one by one; more of them are put together by what they are of."""
 
 
-def facts(imported: Imported, *, tensors: bool) -> dict[str, Any]:
+def facts(checkpoint: Checkpoint, *, tensors: bool) -> dict[str, Any]:
     """All that is known, as plain JSON; None where the checkpoint has no such part."""
-    recipe, encoder = imported.recipe, imported.recipe.model.encoder
+    recipe, encoder = checkpoint.recipe, checkpoint.recipe.model.encoder
     found: dict[str, Any] = {
-        "file": str(imported.file),
-        "format": imported.format,
-        "parameters": sum(tensor.numel() for tensor in imported.state.values()),
+        "file": str(checkpoint.file),
+        "format": checkpoint.format,
+        "parameters": sum(tensor.numel() for tensor in checkpoint.state.values()),
         "frames": recipe.clip.frames,
         "size": recipe.clip.size,
         "kind": encoder.kind,
         "patch": encoder.cube.height,
         "tubelet": encoder.cube.frames,
         "encoder": encoder.facts(),
-        "decoder": _decoder(imported),
+        "decoder": _decoder(checkpoint),
         "positions": encoder.position_kind,
         "positions_of": None if encoder.trained_clip is None else encoder.trained_clip.model_dump(),
-        "classes": len(imported.state["head.bias"]) if imported.has_head else None,
-        "class_names": None if imported.names is None else list(imported.names),
-        "dropped": list(imported.dropped),
-        "notes": list(imported.notes),
+        "classes": len(checkpoint.state["head.bias"]) if checkpoint.has_head else None,
+        "class_names": None if checkpoint.names is None else list(checkpoint.names),
+        "dropped": list(checkpoint.dropped),
+        "notes": list(checkpoint.notes),
     }
     if tensors:
-        found["tensors"] = {name: list(tensor.shape) for name, tensor in imported.state.items()}
+        found["tensors"] = {name: list(tensor.shape) for name, tensor in checkpoint.state.items()}
     return found
 
 
-def facts_table(imported: Imported) -> RenderableType:
+def facts_table(checkpoint: Checkpoint) -> RenderableType:
     """The same for people."""
     from rich.markup import escape
     from rich.table import Table
 
-    known = facts(imported, tensors=False)
+    known = facts(checkpoint, tensors=False)
     encoder, decoder = known["encoder"], known["decoder"]
     rows = {
         "format": known["format"],
-        "parameters": f"{known['parameters'] / 1e6:.2f} M in {len(imported.state)} tensors",
+        "parameters": f"{known['parameters'] / 1e6:.2f} M in {len(checkpoint.state)} tensors",
         "clip": f"{known['frames']} frames of {known['size']} x {known['size']}",
         "positions": _positions(known),
         "cube": f"tubelet {known['tubelet']}, patch {known['patch']}",
         "encoder": _in_words(encoder),
         "decoder": "none" if decoder is None else _in_words(decoder),
-        "classes": "none" if known["classes"] is None else f"{known['classes']}{_some(imported.names)}",
-        "not used": "\n".join(collapsed(imported.dropped)) or "nothing",
-        "notes": "\n".join(imported.notes) or "none",
+        "classes": "none" if known["classes"] is None else f"{known['classes']}{_some(checkpoint.names)}",
+        "not used": "\n".join(collapsed(checkpoint.dropped)) or "nothing",
+        "notes": "\n".join(checkpoint.notes) or "none",
     }
-    table = Table("", "", title=escape(str(imported.file)), show_header=False, box=None, pad_edge=False)
+    table = Table("", "", title=escape(str(checkpoint.file)), show_header=False, box=None, pad_edge=False)
     table.columns[0].no_wrap = True
     table.columns[1].overflow = "fold"
     for name, value in rows.items():
@@ -69,24 +69,24 @@ def facts_table(imported: Imported) -> RenderableType:
     return table
 
 
-def tensors_table(imported: Imported) -> RenderableType:
+def tensors_table(checkpoint: Checkpoint) -> RenderableType:
     """Name, shape and kind of number of every tensor."""
     from rich.table import Table
 
     table = Table("tensor", "shape", "numbers", box=None, pad_edge=False)
     for column in table.columns:
         column.overflow = "fold"
-    for name, tensor in imported.state.items():
+    for name, tensor in checkpoint.state.items():
         shape = " x ".join(str(length) for length in tensor.shape) or "1"
         table.add_row(name, shape, str(tensor.dtype).removeprefix("torch."))
     return table
 
 
-def left_out(imported: Imported) -> tuple[str, ...]:
+def left_out(checkpoint: Checkpoint) -> tuple[str, ...]:
     """A line that lists the tensors of the file that are not used; none where all are."""
-    if not imported.dropped:
+    if not checkpoint.dropped:
         return ()
-    return (f"not used ({len(imported.dropped)} tensors): {', '.join(collapsed(imported.dropped))}",)
+    return (f"not used ({len(checkpoint.dropped)} tensors): {', '.join(collapsed(checkpoint.dropped))}",)
 
 
 def collapsed(names: Sequence[str]) -> list[str]:
@@ -111,8 +111,8 @@ def _network(spec: DecoderSpec) -> dict[str, Any]:
     }
 
 
-def _decoder(imported: Imported) -> dict[str, Any] | None:
-    return None if imported.decoder is None else _network(imported.decoder)
+def _decoder(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    return None if checkpoint.decoder is None else _network(checkpoint.decoder)
 
 
 def _positions(known: dict[str, Any]) -> str:

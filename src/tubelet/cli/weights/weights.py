@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from tubelet.weights.export.exports import EXPORTS
+
 if TYPE_CHECKING:
-    from tubelet.weights.imported import Imported
+    from tubelet.weights.checkpoint import Checkpoint
     from tubelet.weights.read import Hints
 
 weights = typer.Typer(help="Look into checkpoints, bring them in, hand models to other programs.", no_args_is_help=True)
@@ -23,6 +25,13 @@ TrainedSize = Annotated[int | None, typer.Option(min=1, help="Pixels of the clip
 Frames = Annotated[int | None, typer.Option(min=1, help="Frames of the clips wanted; positions are interpolated.")]
 Size = Annotated[int | None, typer.Option(min=1, help="Pixels of the clips wanted; positions are interpolated.")]
 ClassNames = Annotated[Path | None, typer.Option(help="File with a class name a line, in the order of the labels.")]
+
+
+def _known(to: str) -> str:
+    """ValueError where there is no such form to export to."""
+    if to not in EXPORTS:
+        raise ValueError(f"--to {to}: choose from {', '.join(EXPORTS)}")
+    return to
 
 
 @weights.command("inspect")
@@ -43,14 +52,14 @@ def inspect_file(
 
     from tubelet.cli.weights.table import facts, facts_table, tensors_table
 
-    imported = _read(file, _hints(heads, decoder_heads, trained_frames, trained_size))
+    found = _read(file, _hints(heads, decoder_heads, trained_frames, trained_size))
     if as_json:
-        typer.echo(json.dumps(facts(imported, tensors=tensors), indent=1))
+        typer.echo(json.dumps(facts(found, tensors=tensors), indent=1))
         return
     console = Console()
-    console.print(facts_table(imported))
+    console.print(facts_table(found))
     if tensors:
-        console.print(tensors_table(imported))
+        console.print(tensors_table(found))
 
 
 @weights.command("import")
@@ -72,22 +81,22 @@ def import_file(
     """
     from tubelet.cli.weights.table import left_out
     from tubelet.disk.layout import MODEL_FOLDER
-    from tubelet.weights.read import write_imported
+    from tubelet.weights.read import write_checkpoint
 
     if (out / MODEL_FOLDER).exists() and not fresh:
         raise ValueError(f"{out / MODEL_FOLDER}: is there already; choose another folder, or replace it with --fresh")
     hints = _hints(heads, decoder_heads, trained_frames, trained_size, class_names)
-    imported = _resized(_read(file, hints), frames, size)
-    folder = write_imported(imported, out)
-    _say(*imported.notes, *left_out(imported))
-    typer.echo(f"{imported.format}: {len(imported.state)} tensors in {folder}; {_use(imported, out)}")
+    found = _resized(_read(file, hints), frames, size)
+    folder = write_checkpoint(found, out)
+    _say(*found.notes, *left_out(found))
+    typer.echo(f"{found.format}: {len(found.state)} tensors in {folder}; {_use(found, out)}")
 
 
 @weights.command("export")
 def export_model(
     model: Annotated[Path, typer.Argument(metavar="RUN", help=MODEL_HELP)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")],
-    to: Annotated[Literal["huggingface", "onnx", "torch"], typer.Option("--to", help="For which program.")],
+    to: Annotated[str, typer.Option("--to", callback=_known, help=f"For which program: {', '.join(EXPORTS)}.")],
     frames: Frames = None,
     size: Size = None,
     heads: Heads = None,
@@ -103,22 +112,9 @@ def export_model(
     from tubelet.cli.weights.table import left_out
 
     hints = _hints(heads, decoder_heads, trained_frames, trained_size, class_names)
-    imported = _resized(_read(model, hints), frames, size)
-    notes = (*imported.notes, *left_out(imported))
-    if to == "huggingface":
-        from tubelet.weights.export.huggingface import to_huggingface
-
-        _say(*notes, *to_huggingface(imported, out))
-    elif to == "onnx":
-        from tubelet.weights.export.onnx import to_onnx
-
-        done = to_onnx(imported, out)
-        _say(*notes, *done.notes)
-        typer.echo(f"outputs differ from torch's by {done.largest_difference:.1e} at most")
-    else:
-        from tubelet.weights.export.program import to_program
-
-        _say(*notes, *to_program(imported, out))
+    found = _resized(_read(model, hints), frames, size)
+    notes = (*found.notes, *left_out(found))
+    _say(*notes, *EXPORTS[to](found, out))
     typer.echo(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
 
 
@@ -136,20 +132,20 @@ def _hints(
     return Hints(heads=heads, decoder_heads=decoder_heads, frames=frames, size=size, names=names)
 
 
-def _read(path: Path, hints: Hints) -> Imported:
+def _read(path: Path, hints: Hints) -> Checkpoint:
     from tubelet.weights.read import read_model
 
     return read_model(path, hints)
 
 
-def _resized(imported: Imported, frames: int | None, size: int | None) -> Imported:
+def _resized(found: Checkpoint, frames: int | None, size: int | None) -> Checkpoint:
     from tubelet.types import ClipShape
 
-    trained = imported.recipe.clip
+    trained = found.recipe.clip
     try:
-        return imported.resized(ClipShape(frames=frames or trained.frames, size=size or trained.size))
+        return found.resized(ClipShape(frames=frames or trained.frames, size=size or trained.size))
     except ValueError as error:
-        raise ValueError(f"{imported.file}: {error}") from error
+        raise ValueError(f"{found.file}: {error}") from error
 
 
 def _say(*lines: str) -> None:
@@ -160,7 +156,7 @@ def _say(*lines: str) -> None:
         watch.say(line)
 
 
-def _use(imported: Imported, out: Path) -> str:
-    if imported.has_head:
+def _use(found: Checkpoint, out: Path) -> str:
+    if found.has_head:
         return f"test it with tubelet evaluate {out}, use it with tubelet predict --from {out}"
     return f"train on with --start {out}, or use it with tubelet embed --from {out}"

@@ -15,9 +15,7 @@ from tubelet.runs.kinds import runner_of
 from tubelet.runs.runner import Ahead
 from tubelet.runs.stages.folders import Step
 from tubelet.train.distributed.process_group import place
-from tubelet.weights.imported import Imported
-from tubelet.weights.source import Source
-from tubelet.weights.tensors.given import Given
+from tubelet.weights.checkpoint import Checkpoint
 
 
 def check_steps(steps: Sequence[Step], *, redone: int) -> None:
@@ -53,26 +51,21 @@ class _Look:
         if step.evaluate is not False and runner.test is not None:
             runner.test.check(step.recipe, step.evaluate, names)
 
-    def _start(self, step: Step) -> Path | Source | None:
+    def _start(self, step: Step) -> Path | Checkpoint | None:
         """What a stage starts from: weights that are there, or those that the stage before it will give."""
         if step.start is None or step.start in self.kept:
             return None if step.recipe.start is None else step.start or Path(step.recipe.start)
-        before = self.steps[step.start]
-        return Source(
-            file=before.folder,
-            format=f"the stage {before.name!r}",
-            state=self._state(before),
-            given=Given(before.folder),
-            recipe=_encoder_run(before),
-            names=self._names(before),
-        )
+        return self._coming(self.steps[step.start])
 
-    def _teacher(self, step: Step) -> Imported | None:
+    def _teacher(self, step: Step) -> Checkpoint | None:
         """What the stage that it learns from will be; None where that, or a file, is there to be read."""
         if step.teacher is None or step.teacher in self.kept:
             return None
-        before = self.steps[step.teacher]
-        return Imported(
+        return self._coming(self.steps[step.teacher])
+
+    def _coming(self, before: Step) -> Checkpoint:
+        """What a stage will give, without numbers."""
+        return Checkpoint(
             file=before.folder,
             format=f"the stage {before.name!r}",
             state=self._state(before),

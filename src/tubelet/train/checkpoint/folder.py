@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import safetensors.torch
 import torch
@@ -36,7 +36,9 @@ from tubelet.recipe import SingleRun, write_recipe
 from tubelet.train.checkpoint import rows, sharded
 from tubelet.train.distributed.process_group import barrier, is_main, on_main
 from tubelet.train.distributed.shard import on_first_host
+from tubelet.weights.tensors.rename import name_now
 
+FoundT = TypeVar("FoundT")
 DAMAGED: Final = ".damaged"
 _FORMAT: Final = 1
 _FOLDER: Final = re.compile(r"step-\d{8,}")
@@ -184,7 +186,7 @@ def load(folder: Path) -> RunState:
     """Read a checkpoint folder of either form into whole tensors; ValueError names a damaged file."""
     state = read_state(folder)
     if is_sharded(folder):
-        model, optimizer, average = (sharded.read_whole(folder, part) for part in PARTS)
+        model, optimizer, average = (_names_now(sharded.read_whole(folder, part)) for part in PARTS)
         return RunState(int(state["step"]), model, optimizer, average or None, state)
     average_file = folder / AVERAGE_FILE
     return RunState(
@@ -198,15 +200,26 @@ def load(folder: Path) -> RunState:
 
 def sizes(folder: Path) -> dict[str, torch.Size]:
     """Names, one of `PARTS` in front, and whole shapes of the tensors of either form; ValueError where damaged."""
-    return sharded.sizes(folder) if is_sharded(folder) else rows.sizes(_files(folder))
+    return _names_now(_stored_sizes(folder))
 
 
 def read_into(tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Fill these tensors, named as by `sizes`, spread ones each rank its own rows; all ranks call this."""
+    stored = {name_now(name): name for name in _stored_sizes(folder)}
+    tensors = {stored.get(name, name): value for name, value in tensors.items()}
     if is_sharded(folder):
         sharded.read_into(tensors, folder)
     else:
         rows.read_into(tensors, _files(folder))
+
+
+def _stored_sizes(folder: Path) -> dict[str, torch.Size]:
+    return sharded.sizes(folder) if is_sharded(folder) else rows.sizes(_files(folder))
+
+
+def _names_now(found: Mapping[str, FoundT]) -> dict[str, FoundT]:
+    """What an earlier version wrote, under the names of today."""
+    return {name_now(name): value for name, value in found.items()}
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -234,7 +247,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file; ValueError where it is missing, damaged or cut short."""
     try:
-        return safetensors.torch.load_file(path)
+        return _names_now(safetensors.torch.load_file(path))
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: missing, damaged or cut short ({_short(error)})") from error
 
@@ -243,7 +256,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
     """Weights to use of a checkpoint: the average where there is one, else those of the model."""
     if is_sharded(folder):
         model, _, average = PARTS
-        return sharded.read_whole(folder, average) or sharded.read_whole(folder, model)
+        return _names_now(sharded.read_whole(folder, average) or sharded.read_whole(folder, model))
     average_file = folder / AVERAGE_FILE
     return read_tensors(average_file if average_file.exists() else folder / MODEL_FILE)
 

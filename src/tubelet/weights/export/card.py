@@ -6,10 +6,9 @@ import json
 from typing import Any, Final
 
 from tubelet.nn.pixels import IMAGENET_MEAN, IMAGENET_STD
-from tubelet.recipe import FinetuneRecipe
 from tubelet.types import ClipShape
+from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.huggingface.config import PROCESSORS
-from tubelet.weights.imported import Imported
 
 _BILINEAR: Final = 2
 _MANY: Final = 50
@@ -69,10 +68,10 @@ def processors(clip: ClipShape) -> dict[str, dict[str, Any]]:
     }
 
 
-def model_card(imported: Imported, architecture: str, config: dict[str, Any]) -> str:
+def model_card(found: Checkpoint, architecture: str, config: dict[str, Any]) -> str:
     """A short `README.md`: what the model is, what it takes, what its outputs are."""
-    recipe = imported.recipe
-    classifier = isinstance(recipe, FinetuneRecipe) and imported.has_head
+    recipe = found.recipe
+    classifier = found.has_head
     return _CARD.format(
         task="video-classification" if classifier else "feature-extraction",
         name=recipe.name,

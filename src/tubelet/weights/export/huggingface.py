@@ -18,15 +18,21 @@ from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.spec import replace as changed
 from tubelet.targets.pixels import NormalisedPixels, Pixels
 from tubelet.types import Mask
-from tubelet.weights.export import card as hf_card
-from tubelet.weights.export import huggingface as hf_out
+from tubelet.weights.checkpoint import ENCODER, Checkpoint
+from tubelet.weights.export.card import json_text, model_card, processors
 from tubelet.weights.export.portable import noise
 from tubelet.weights.huggingface import config as configs
 from tubelet.weights.huggingface import tensors
 from tubelet.weights.huggingface.config import MODEL_TYPE, NORM_EPS
-from tubelet.weights.imported import ENCODER, Imported
+from tubelet.weights.tensors.files import WEIGHTS
 from tubelet.weights.tensors.rename import Pairs, to_official
 
+ARCHITECTURES: Final[dict[str, tuple[str, Pairs]]] = {
+    "classifier": ("VideoMAEForVideoClassification", tensors.FINETUNED),
+    "masked_autoencoder": ("VideoMAEForPreTraining", tensors.PRETRAINED),
+    "encoder": ("VideoMAEModel", tensors.ENCODER),
+}
+"""The class in transformers, and its names, of each part of a checkpoint that has one."""
 _FOLDED: Final = {"scale1": "attention.proj", "scale2": "mlp.fc2"}
 """The last layer of a branch, which takes the branch's scale in."""
 
@@ -41,41 +47,40 @@ class Exported:
     notes: tuple[str, ...]
 
 
-def exported(imported: Imported) -> Exported:
+def exported(found: Checkpoint) -> Exported:
     """Tensors under transformers' names, and the config. ValueError where transformers has no such model."""
-    refuse_what_is_missing(imported)
-    architecture, pairs = _architecture(imported)
-    state = fold_layer_scale(imported.state)
+    refuse_what_is_missing(found)
+    architecture, pairs = ARCHITECTURES[found.part]
+    state = fold_layer_scale(found.state)
     left_out: tuple[str, ...] = ()
     if architecture == "VideoMAEModel":
         left_out = tuple(name for name in state if not name.startswith(ENCODER))
         state = {name: tensor for name, tensor in state.items() if name not in left_out}
-    renamed = tensors.split(to_official(state, pairs, source=str(imported.file)))
+    renamed = tensors.split(to_official(state, pairs, source=str(found.file)))
     notes = []
     if left_out:
         notes.append(f"{', '.join(left_out)}: not part of VideoMAEModel, left out")
-    if len(state) + len(left_out) < len(imported.state):
+    if len(state) + len(left_out) < len(found.state):
         notes.append("layer scale is multiplied into the last layer of each branch")
-    return Exported(architecture, renamed, _config(imported, architecture, renamed), tuple(notes))
+    return Exported(architecture, renamed, _config(found, architecture, renamed), tuple(notes))
 
 
-def vit_of(imported: Imported) -> ViTSpec:
+def vit_of(found: Checkpoint) -> ViTSpec:
     """The plain encoder; ValueError where it is another."""
-    encoder = imported.recipe.model.encoder
+    encoder = found.recipe.model.encoder
     if not isinstance(encoder, ViTSpec):
-        raise ValueError(f"{imported.file}: VideoMAE in transformers has no {encoder.kind} encoder; try torch.export")
+        raise ValueError(f"{found.file}: VideoMAE in transformers has no {encoder.kind} encoder; try torch.export")
     return encoder
 
 
-def refuse_what_is_missing(imported: Imported) -> None:
+def refuse_what_is_missing(found: Checkpoint) -> None:
     """ValueError that names the first option of the model that VideoMAE in transformers does not have."""
-    recipe = imported.recipe
-    if imported.predicts:
-        raise ValueError(
-            f"{imported.file}: VideoMAE in transformers has no masked predictor; fine-tune it and export that"
-        )
-    encoder = vit_of(imported)
-    decoder = imported.decoder
+    recipe = found.recipe
+    if found.part not in ARCHITECTURES:
+        part = found.part.replace("_", " ")
+        raise ValueError(f"{found.file}: VideoMAE in transformers has no {part}; fine-tune it and export that")
+    encoder = vit_of(found)
+    decoder = found.decoder
     stretched = encoder.positions is not None and encoder.positions.grid(encoder.cube) != recipe.clip.grid(encoder.cube)
     reasons = {
         "cosine attention": encoder.cosine_attention or (decoder is not None and decoder.cosine_attention),
@@ -93,7 +98,7 @@ def refuse_what_is_missing(imported: Imported) -> None:
     }
     for reason, applies in reasons.items():
         if applies:
-            raise ValueError(f"{imported.file}: VideoMAE in transformers has no {reason}; try ONNX or torch.export")
+            raise ValueError(f"{found.file}: VideoMAE in transformers has no {reason}; try ONNX or torch.export")
 
 
 def fold_layer_scale(state: State) -> State:
@@ -109,26 +114,26 @@ def fold_layer_scale(state: State) -> State:
     return out
 
 
-def eps_note(imported: Imported) -> tuple[str, ...]:
+def eps_note(found: Checkpoint) -> tuple[str, ...]:
     """How far transformers' results are off for want of the right eps in one norm; nothing where the eps is the same.
 
     transformers fixes 1e-5 in `fc_norm` and in the decoder's last norm, where VideoMAE trains with 1e-6. Measured with
     our own model, once with each eps, on one clip of noise.
     """
-    recipe = imported.recipe
+    recipe = found.recipe
     if isinstance(recipe, FinetuneRecipe):
-        if not imported.has_head or recipe.model.pooling == "first" or recipe.model.norm_eps == NORM_EPS:
+        if not found.has_head or recipe.model.pooling == "first" or recipe.model.norm_eps == NORM_EPS:
             return ()
         theirs: Any = changed(recipe, model=changed(recipe.model, norm_eps=NORM_EPS))
         what, eps, norm = "logits", recipe.model.norm_eps, "fc_norm"
     else:
-        decoder = imported.decoder
+        decoder = found.decoder
         if decoder is None or decoder.final_norm_eps == NORM_EPS:
             return ()
         model: Any = changed(recipe.model, decoder=changed(decoder, final_norm_eps=NORM_EPS))
         theirs = changed(recipe, model=model)
         what, eps, norm = "predicted pixels", decoder.final_norm_eps, "the decoder's last norm"
-    ours, other = outputs(imported), outputs(replace(imported, recipe=theirs))
+    ours, other = outputs(found), outputs(replace(found, recipe=theirs))
     difference = float((ours - other).abs().max() / ours.abs().max().clamp_min(1e-30))
     return (
         f"transformers fixes the eps of {norm} at {NORM_EPS:g}, this model has {eps:g}: "
@@ -137,28 +142,20 @@ def eps_note(imported: Imported) -> tuple[str, ...]:
 
 
 @torch.inference_mode()
-def outputs(imported: Imported) -> Float[Tensor, "..."]:
+def outputs(found: Checkpoint) -> Float[Tensor, "..."]:
     """Logits, or predictions of every second cube, of one clip of noise."""
-    recipe = imported.recipe
+    recipe = found.recipe
     video = noise(recipe.clip)
     if isinstance(recipe, FinetuneRecipe):
-        logits: Tensor = imported.build_classifier()(video)
+        logits: Tensor = found.build_classifier()(video)
         return logits
     grid = recipe.clip.grid(recipe.model.encoder.cube)
     hidden = torch.arange(grid.tokens).remainder(2).bool().view(1, *grid)
-    return imported.build_autoencoder().predict(video, Mask(hidden, hidden).split())
+    return found.build_autoencoder().predict(video, Mask(hidden, hidden).split())
 
 
-def _architecture(imported: Imported) -> tuple[str, Pairs]:
-    if isinstance(imported.recipe, FinetuneRecipe) and imported.has_head:
-        return "VideoMAEForVideoClassification", tensors.FINETUNED
-    if isinstance(imported.recipe, PretrainRecipe) and imported.has_decoder:
-        return "VideoMAEForPreTraining", tensors.PRETRAINED
-    return "VideoMAEModel", tensors.ENCODER
-
-
-def _config(imported: Imported, architecture: str, state: State) -> dict[str, Any]:
-    recipe, encoder = imported.recipe, vit_of(imported)
+def _config(found: Checkpoint, architecture: str, state: State) -> dict[str, Any]:
+    recipe, encoder = found.recipe, vit_of(found)
     first = recipe.model.pooling == "first" if isinstance(recipe, FinetuneRecipe) else True
     has_norm = "layernorm.weight" in state if architecture == "VideoMAEModel" else first
     config: dict[str, Any] = {
@@ -178,11 +175,11 @@ def _config(imported: Imported, architecture: str, state: State) -> dict[str, An
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     }
-    if isinstance(recipe, PretrainRecipe) and imported.decoder is not None:
-        config |= {f"decoder_{name}": size for name, size in _sizes(imported.decoder).items()}
+    if isinstance(recipe, PretrainRecipe) and found.decoder is not None:
+        config |= {f"decoder_{name}": size for name, size in _sizes(found.decoder).items()}
         config["norm_pix_loss"] = isinstance(recipe.target, NormalisedPixels)
     if "classifier.bias" in state:
-        names = imported.names or tuple(f"LABEL_{number}" for number in range(len(state["classifier.bias"])))
+        names = found.names or tuple(f"LABEL_{number}" for number in range(len(state["classifier.bias"])))
         config["id2label"] = {str(number): name for number, name in enumerate(names)}
         config["label2id"] = {name: number for number, name in enumerate(names)}
     return config
@@ -202,19 +199,19 @@ def _dtype(state: State) -> str:
     return str(kinds.pop()).removeprefix("torch.") if len(kinds) == 1 else "float32"
 
 
-def to_huggingface(imported: Imported, out: Path) -> tuple[str, ...]:
+def to_huggingface(found: Checkpoint, out: Path) -> tuple[str, ...]:
     """Write a folder that transformers loads with `from_pretrained`, whole or not at all; notes for the user.
 
     A masked autoencoder, a classifier, or an encoder alone, by what the weights hold. What transformers cannot express
-    is a ValueError, but for the eps of one norm (see `hf_out.eps_note`).
+    is a ValueError, but for the eps of one norm (see `eps_note`).
     """
-    exported = hf_out.exported(imported)
-    notes = hf_out.eps_note(imported)
-    card = hf_card.model_card(imported, exported.architecture, exported.config)
+    out_going = exported(found)
+    notes = eps_note(found)
+    card = model_card(found, out_going.architecture, out_going.config)
     with export_folder(out) as folder:
-        write_tensors(exported.state, folder / tensors.WEIGHTS[0], metadata={"format": "pt"})
-        write_text(folder / configs.CONFIG, hf_card.json_text(exported.config))
-        for name, fields in hf_card.processors(imported.recipe.clip).items():
-            write_text(folder / name, hf_card.json_text(fields))
+        write_tensors(out_going.state, folder / WEIGHTS[0], metadata={"format": "pt"})
+        write_text(folder / configs.CONFIG, json_text(out_going.config))
+        for name, fields in processors(found.recipe.clip).items():
+            write_text(folder / name, json_text(fields))
         write_text(folder / "README.md", card)
-    return (*exported.notes, *notes)
+    return (*out_going.notes, *notes)

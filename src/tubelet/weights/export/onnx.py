@@ -11,8 +11,8 @@ import torch
 
 from tubelet.disk.write import export_folder
 from tubelet.types import ClipShape
+from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.export.portable import BATCHES, EXAMPLE_BATCH, Part, agree, noise, parts, quiet, write_classes
-from tubelet.weights.imported import Imported
 
 TOLERANCE: Final = 1e-4
 PACKAGES: Final = ("onnx", "onnxscript", "onnxruntime")
@@ -27,10 +27,10 @@ class OnnxExport:
     notes: tuple[str, ...] = ()
 
 
-def to_onnx(imported: Imported, out: Path) -> OnnxExport:
+def to_onnx(found: Checkpoint, out: Path) -> OnnxExport:
     """Write the folder `out` with `encoder.onnx` and, where there is a head, `classifier.onnx`.
 
-    Input `video`, uint8 [batch,3,T,H,W] with any batch and the T, H, W of the recipe (`imported.resized` changes them);
+    Input `video`, uint8 [batch,3,T,H,W] with any batch and the T, H, W of the recipe (`found.resized` changes them);
     normalisation is inside. Outputs `tokens` [batch,N,D] and `pooled` [batch,D]; `logits` [batch,classes].
     Weights over 1.5 GB lie in a `.data` file beside. Every file is checked with `onnx.checker`, and run with
     onnxruntime on batches of 1 and 3: ValueError, and nothing is left on the disk, where an output differs from torch's
@@ -39,14 +39,14 @@ def to_onnx(imported: Imported, out: Path) -> OnnxExport:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"ONNX needs {', '.join(missing)}: pip install 'tubelet[onnx]'")
-    clip = imported.recipe.clip
+    clip = found.recipe.clip
     largest = 0.0
     with export_folder(out) as folder:
-        for part in parts(imported):
+        for part in parts(found):
             file = folder / f"{part.name}.onnx"
             _write(part, clip, file)
             largest = max(largest, _compared(part, clip, file, out=out))
-        write_classes(imported, folder)
+        write_classes(found, folder)
         names = sorted(path.name for path in folder.iterdir())
     return OnnxExport(tuple(out / name for name in names), largest)
 

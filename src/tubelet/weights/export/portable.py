@@ -19,10 +19,9 @@ from tubelet.disk.layout import CLASSES_FILE
 from tubelet.disk.write import write_text
 from tubelet.methods.classifier import Classifier
 from tubelet.models.encoders import Encoder
-from tubelet.recipe import FinetuneRecipe
 from tubelet.rng import generator
 from tubelet.types import ClipShape
-from tubelet.weights.imported import Imported
+from tubelet.weights.checkpoint import Checkpoint
 
 BATCHES: Final = (1, 3)
 """Sizes of batch on which an export is compared with the model that it was made from."""
@@ -64,21 +63,21 @@ class Part(NamedTuple):
     outputs: tuple[str, ...]
 
 
-def parts(imported: Imported) -> list[Part]:
+def parts(found: Checkpoint) -> list[Part]:
     """The encoder, and the classifier where the weights have a head; eval mode, on the CPU, float32."""
-    if not (isinstance(imported.recipe, FinetuneRecipe) and imported.has_head):
-        return [Part("encoder", EncoderFunction(imported.build_encoder(), None).eval(), ("tokens", "pooled"))]
-    classifier = imported.build_classifier()
+    if not found.has_head:
+        return [Part("encoder", EncoderFunction(found.build_encoder(), None).eval(), ("tokens", "pooled"))]
+    classifier = found.build_classifier()
     return [
         Part("encoder", EncoderFunction(classifier.encoder, classifier).eval(), ("tokens", "pooled")),
         Part("classifier", ClassifierFunction(classifier).eval(), ("logits",)),
     ]
 
 
-def write_classes(imported: Imported, folder: Path) -> None:
+def write_classes(found: Checkpoint, folder: Path) -> None:
     """One name a line in the order of the logits, where the classes have names."""
-    if imported.names is not None and imported.has_head:
-        write_text(folder / CLASSES_FILE, names_text(imported.names))
+    if found.names is not None and found.has_head:
+        write_text(folder / CLASSES_FILE, names_text(found.names))
 
 
 def noise(clip: ClipShape, *, batch: int = 1) -> UInt8[Tensor, "B C T H W"]:

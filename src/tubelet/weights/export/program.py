@@ -10,14 +10,14 @@ from torch.export import Dim
 
 from tubelet.disk.write import export_folder
 from tubelet.types import ClipShape
+from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.export.portable import BATCHES, EXAMPLE_BATCH, Part, agree, noise, parts, quiet, write_classes
-from tubelet.weights.imported import Imported
 
 TOLERANCE: Final = 1e-6
 """The same kernels run; what is left is how a kernel cuts up its work."""
 
 
-def to_program(imported: Imported, out: Path) -> tuple[str, ...]:
+def to_program(found: Checkpoint, out: Path) -> tuple[str, ...]:
     """Write the folder `out` with `encoder.pt2` and, where there is a head, `classifier.pt2`; notes for the user.
 
     Input `video`, uint8 [batch,3,T,H,W] with any batch and the T, H, W of the recipe; normalisation is inside.
@@ -26,11 +26,11 @@ def to_program(imported: Imported, out: Path) -> tuple[str, ...]:
     nothing is left on the disk, where an output differs.
     """
     with export_folder(out) as folder:
-        for part in parts(imported):
+        for part in parts(found):
             file = folder / f"{part.name}.pt2"
-            _write(part, imported.recipe.clip, file)
-            _compare(part, imported.recipe.clip, file, out=out)
-        write_classes(imported, folder)
+            _write(part, found.recipe.clip, file)
+            _compare(part, found.recipe.clip, file, out=out)
+        write_classes(found, folder)
     return (f"made with torch {torch.__version__}; other versions may not load it",)
 
 

@@ -6,7 +6,6 @@ Fields and defaults are those of `VideoMAEConfig` in transformers 5.23; fields t
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,19 +18,19 @@ from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
+from tubelet.nn.block import mlp_ratio
 from tubelet.nn.pixels import IMAGENET_MEAN, IMAGENET_STD
-from tubelet.recipe import FinetuneRecipe, LabelledData, PretrainRecipe, Views
+from tubelet.recipe import FinetuneRecipe, LabelledData, PretrainRecipe
 from tubelet.spec import explain
 from tubelet.targets.pixels import NormalisedPixels, Pixels
 from tubelet.types import ClipShape
-from tubelet.video.sample import Segments, Span
+from tubelet.weights.videomae.recipe import sampling
 
 CONFIG: Final = "config.json"
 PROCESSORS: Final = ("preprocessor_config.json", "video_preprocessor_config.json")
 MODEL_TYPE: Final = "videomae"
 NORM_EPS: Final = 1e-5
 """Of `fc_norm` and of the decoder's last norm in transformers, whatever the config says."""
-SSV2_CLASSES: Final = 174
 _NUMBERED: Final = re.compile(r"LABEL_\d+")
 
 
@@ -87,6 +86,14 @@ def read_config(folder: Path) -> VideoMAEConfig:
     return config
 
 
+def type_of(folder: Path) -> object:
+    """What the folder's config says that it is; None where there is none that can be read."""
+    try:
+        return read_json(folder / CONFIG).get("model_type")
+    except ValueError:
+        return None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """ValueError where the file is missing or holds no JSON object."""
     try:
@@ -126,7 +133,7 @@ def finetune_recipe(config: VideoMAEConfig, folder: Path, *, classes: int) -> Fi
     The config does not say how frames are taken: as in VideoMAE's scripts, spread over the whole video for the classes
     of Something-Something V2, and dense for others.
     """
-    segments = classes == SSV2_CLASSES
+    sampler, views, _ = sampling(classes)
     with _says(folder):
         encoder = _encoder(config, folder)
         pooling: Literal["mean", "first"] = "mean" if config.use_mean_pooling else "first"
@@ -134,10 +141,10 @@ def finetune_recipe(config: VideoMAEConfig, folder: Path, *, classes: int) -> Fi
         return FinetuneRecipe(
             name=_name(folder),
             clip=_clip(config, folder, encoder),
-            data=LabelledData(sampler=Segments() if segments else Span(stride=4)),
+            data=LabelledData(sampler=sampler),
             model=model,
             classes=classes,
-            views=Views(clips=2 if segments else 5, crops=3),
+            views=views,
         )
 
 
@@ -184,12 +191,6 @@ def processor_notes(folder: Path) -> tuple[str, ...]:
                 f"({list(IMAGENET_MEAN)}, {list(IMAGENET_STD)}), and these are what tubelet uses",
             )
     return ()
-
-
-def mlp_ratio(width: int, hidden: int) -> float:
-    """The ratio for which int(width * ratio) is exactly `hidden`."""
-    ratio = hidden / width
-    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
 def _encoder(config: VideoMAEConfig, folder: Path) -> ViTSpec:

@@ -104,10 +104,11 @@ def read_image_model(folder: Path) -> ImageModel:
     if width is None or patch is None:
         raise ValueError(f"{folder / CONFIG}: hidden_size and patch_size must be whole numbers, not {sizes}")
     trained = vision.get("image_size")
-    return ImageModel(folder, kind, width, patch, trained if type(trained) is int else 0, _colours(folder))
+    return ImageModel(folder, kind, width, patch, trained if type(trained) is int else 0, colours_of(folder))
 
 
-def _colours(folder: Path) -> Colours:
+def colours_of(folder: Path) -> Colours:
+    """Mean and deviation that its processor file says. ValueError where there is none, or it says no such thing."""
     path = folder / PROCESSOR
     if not path.is_file():
         raise ValueError(

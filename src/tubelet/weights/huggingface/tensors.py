@@ -17,17 +17,16 @@ from torch import Tensor
 
 from tubelet.disk.tensors import State
 from tubelet.weights.huggingface.config import CONFIG, VideoMAEConfig, read_json
-from tubelet.weights.tensors.files import read_tensors
+from tubelet.weights.tensors.files import WEIGHTS, read_tensors
 from tubelet.weights.tensors.rename import Pairs
 
-WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
 INDEXES: Final = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 INNER: Final = "videomae."
 """In front of the encoder's names in models that have something on top of it."""
 _ATTENTION: Final = "attention.attention."
 _SPELLINGS: Final = (("query.bias", "q_bias"), ("value.bias", "v_bias"))
 _PARTS: Final = ("query", "key", "value")
-_BLOCK: Final[Pairs] = (
+BLOCK: Final[Pairs] = (
     ("layernorm_before.{.}", "norm1.{.}"),
     (f"{_ATTENTION}q_bias", "attention.q_bias"),
     (f"{_ATTENTION}v_bias", "attention.v_bias"),
@@ -39,14 +38,14 @@ _BLOCK: Final[Pairs] = (
 )
 ENCODER: Final[Pairs] = (
     ("embeddings.patch_embeddings.projection.{.}", "encoder.patch_embed.{.}"),
-    *((f"encoder.layer.{{}}.{theirs}", f"encoder.blocks.{{}}.{ours}") for theirs, ours in _BLOCK),
+    *((f"encoder.layer.{{}}.{theirs}", f"encoder.blocks.{{}}.{ours}") for theirs, ours in BLOCK),
     ("layernorm.{.}", "encoder.norm.{.}"),
 )
 PRETRAINED: Final[Pairs] = (
     *((INNER + theirs, ours) for theirs, ours in ENCODER),
-    ("encoder_to_decoder.weight", "decoder.narrow.weight"),
+    ("encoder_to_decoder.weight", "decoder.encoder_to_decoder.weight"),
     ("mask_token", "decoder.mask_token"),
-    *((f"decoder.decoder_layers.{{}}.{theirs}", f"decoder.blocks.{{}}.{ours}") for theirs, ours in _BLOCK),
+    *((f"decoder.decoder_layers.{{}}.{theirs}", f"decoder.blocks.{{}}.{ours}") for theirs, ours in BLOCK),
     ("decoder.norm.{.}", "decoder.norm.{.}"),
     ("decoder.head.{.}", "decoder.head.{.}"),
 )
@@ -106,10 +105,10 @@ def zero_key_biases(state: Mapping[str, Tensor], file: Path) -> tuple[str, ...]:
     return names
 
 
-def joined(state: Mapping[str, Tensor], config: VideoMAEConfig, file: Path) -> State:
-    """The matrices of q, k and v in one, and zero biases where the config has none. `split` is the inverse.
+def joined(state: Mapping[str, Tensor], config: VideoMAEConfig | None, file: Path) -> State:
+    """The matrices of q, k and v in one, and zero biases where there are none. `split` is the inverse.
 
-    ValueError where the config promises biases of q and v and the file has none, or the reverse.
+    ValueError where a config promises biases of q and v and the file has none, or the reverse.
     """
     out = dict(state)
     for prefix in _attentions(state):
@@ -119,7 +118,7 @@ def joined(state: Mapping[str, Tensor], config: VideoMAEConfig, file: Path) -> S
             raise ValueError(f"{file}: {prefix} lacks the matrix of {' or '.join(_PARTS)}")
         out[f"{prefix}qkv.weight"] = torch.cat(found)
         for name in ("q_bias", "v_bias"):
-            if (prefix + name in out) != config.has_biases:
+            if config is not None and (prefix + name in out) != config.has_biases:
                 raise ValueError(_bias_mistake(prefix + name, config, file))
             out.setdefault(prefix + name, torch.zeros_like(found[0][:, 0]))
     return out

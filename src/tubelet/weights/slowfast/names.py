@@ -7,7 +7,7 @@ are (theirs, ours) as in `tubelet.weights.videomae.names`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Final
 
 from torch import Tensor
@@ -57,9 +57,9 @@ FIXED: Final = r"hogs\.\d+\.weight_[xy]"
 _MARK: Final = "blocks.0.attn.pool_k.weight"
 
 
-def is_slowfast(state: Mapping[str, Tensor]) -> bool:
+def is_slowfast(names: Container[str]) -> bool:
     """Whether these are names of a multiscale transformer that pools by convolutions."""
-    return _MARK in state and "patch_embed.proj.weight" in state
+    return _MARK in names and "patch_embed.proj.weight" in names
 
 
 def kind_of(state: Mapping[str, Tensor], mean_pooling: bool | None) -> tuple[str, tuple[str, ...]]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
-from torch import Tensor
-
+from tubelet.disk.tensors import State
 from tubelet.masks import Cube as CubeMask
 from tubelet.masks import Tube
 from tubelet.methods.classifier import ClassifierSpec
@@ -26,7 +24,12 @@ RATIO: Final = 0.4
 HEAD: Final = "prediction_head.weight"
 
 
-def multiscale_recipe(state: Mapping[str, Tensor], given: Given, notes: list[str]) -> EncoderRun:
+def clip_of(state: State, given: Given) -> ClipShape:
+    """The clip that its tables are for. ValueError where neither they nor the settings tell."""
+    return multiscale_clip(state, given.config, given.file)
+
+
+def describe(state: State, given: Given, notes: list[str]) -> EncoderRun:
     """The model of these tensors, under our names; what was assumed is added to `notes`.
 
     ValueError where they are of MaskFeat's pre-training and predict neither HOG nor pixels of this model's tokens.
@@ -47,9 +50,7 @@ def multiscale_recipe(state: Mapping[str, Tensor], given: Given, notes: list[str
     )
 
 
-def _pretraining(
-    state: Mapping[str, Tensor], given: Given, spec: MViTSpec, *, clip: ClipShape, stride: int
-) -> PretrainRecipe:
+def _pretraining(state: State, given: Given, spec: MViTSpec, *, clip: ClipShape, stride: int) -> PretrainRecipe:
     grid = clip.grid(spec.cube)
     return PretrainRecipe(
         name=given.file.stem,
@@ -61,7 +62,7 @@ def _pretraining(
     )
 
 
-def _target(state: Mapping[str, Tensor], given: Given, spec: MViTSpec) -> Hog | FramePixels:
+def _target(state: State, given: Given, spec: MViTSpec) -> Hog | FramePixels:
     """The one that is as wide as the head; an encoder without its head takes HOG, as published ones."""
     if HEAD not in state:
         return Hog()

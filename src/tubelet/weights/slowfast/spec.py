@@ -52,14 +52,14 @@ def widening(state: Mapping[str, Tensor], file: Path) -> Literal["attention", "m
     return "mlp" if any(shape.out != shape.attention for shape in shapes) else None
 
 
-def check_widening(state: Mapping[str, Tensor], spec: MViTSpec, file: Path) -> None:
-    """ValueError where the weights widen tokens in the other branch than the model: there is no way to rename that."""
-    if not is_multiscale(state):
+def check_widening(state: Mapping[str, Tensor], own: Mapping[str, Tensor], file: Path) -> None:
+    """ValueError where the weights widen tokens in the other branch than our `own`: there is no way to rename that."""
+    if not is_multiscale(state) or not is_multiscale(own):
         return
-    found = widening(state, file)
-    if found is not None and spec.stages and found != spec.widen_in:
+    found, wanted = widening(state, file), widening(own, file)
+    if found is not None and wanted is not None and found != wanted:
         raise ValueError(
-            f"{file}: its tokens get wider in {found}, those of this recipe's model in {spec.widen_in}; "
+            f"{file}: its tokens get wider in {found}, those of this recipe's model in {wanted}; "
             f"set model.encoder.widen_in={found}"
         )
 

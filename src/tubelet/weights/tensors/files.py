@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tubelet.disk.layout import weights_file
 from tubelet.disk.tensors import State
 from tubelet.weights.tensors.pickles import PICKLE_STARTS, load_pickle, refuse_what_is_no_pickle
 
@@ -22,6 +24,8 @@ DeepSpeed) are VideoMAE's; one may lie within another."""
 OPTIONS: Final = "args"
 CONFIG: Final = "cfg"
 _DEPTH: Final = 4
+WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
+"""Names of the file of weights in a folder of Hugging Face."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,37 @@ class Content:
 
     state: State
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Opened:
+    """A path that somebody gave as a model, for formats to look at: nothing is read twice, or before it is asked for.
+
+    `file` is the one with weights; ValueError where there is none. `content` is what it holds, and ValueError where
+    that are no tensors; `tensors` are empty then, so that a format may look whether they are its own.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def folder(self) -> Path:
+        """The path, or the folder that a file of Hugging Face's usual names lies in."""
+        return self.path.parent if self.path.is_file() and self.path.name in WEIGHTS else self.path
+
+    @cached_property
+    def file(self) -> Path:
+        return weights_file(self.path)
+
+    @cached_property
+    def content(self) -> Content:
+        return read_content(self.file)
+
+    @cached_property
+    def tensors(self) -> State:
+        try:
+            return self.content.state
+        except ValueError:
+            return {}
 
 
 def read_tensors(path: Path, *, modules: Sequence[str] = ()) -> State:

@@ -1,15 +1,33 @@
-"""Other names for the same tensors: a pure rename, then strict."""
+"""The same tensors under other names: a pure rename, then strict; and names that our own older files have."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
 
 from torch import Tensor
 
 from tubelet.disk.tensors import State
 
 Rules = Sequence[tuple[str, str]]
+OLDER: Final = (("decoder.narrow.weight", "decoder.encoder_to_decoder.weight"),)
+"""(then, now): tensors of our own methods that had a different name in files of earlier versions."""
+
+
+def name_now(name: str) -> str:
+    """The name that a tensor of our own has today, whatever stands before it (`exp_avg/`, `classifier.`)."""
+    for then, now in OLDER:
+        name = name.replace(then, now)
+    return name
+
+
+def name_then(name: str) -> str:
+    """The first name that a tensor of our own had: the inverse of `name_now`."""
+    for then, now in OLDER:
+        name = name.replace(now, then)
+    return name
 
 
 def rename(state: Mapping[str, Tensor], rules: Rules, *, drop: Sequence[str] = (), source: str = "checkpoint") -> State:
@@ -37,6 +55,41 @@ def _new_name(name: str, rules: Rules) -> str | None:
         if match:
             return match.expand(replacement)
     return None
+
+
+ANYWHERE: Final = ("_orig_mod.", "_checkpoint_wrapped_module.")
+"""Put into names by `torch.compile` and by checkpointing of activations; never a name of a part."""
+IN_FRONT: Final = ("module.", "model.", "backbone.")
+"""Taken away where every name has it: DataParallel, and classes that hold the model as one of their parts."""
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Names without what wrappers put into them, each with its name in the file; fewer where two become one."""
+    names = {_without(name, ANYWHERE): name for name in state}
+    found = True
+    while found and names:
+        found = False
+        for prefix in IN_FRONT:
+            if all(name.startswith(prefix) for name in names):
+                names = {name.removeprefix(prefix): old for name, old in names.items()}
+                found = True
+    if any(name.startswith("backbone.patch_embed.") for name in names):  # the head is beside the backbone
+        names = {name.removeprefix("backbone."): old for name, old in names.items()}
+    return names
+
+
+def check_unwrapped(names: Mapping[str, str], state: Mapping[str, Tensor], file: Path) -> None:
+    """ValueError where two tensors have the same name without their wrappers."""
+    if len(names) < len(state):
+        kept = set(names.values())
+        lost = next(name for name in state if name not in kept)
+        raise ValueError(f"{file}: {lost} is there twice, with and without a prefix; keep one of the two models in it")
+
+
+def _without(name: str, parts: tuple[str, ...]) -> str:
+    for part in parts:
+        name = name.replace(part, "")
+    return name
 
 
 Pairs = tuple[tuple[str, str], ...]

@@ -32,7 +32,7 @@ _ENCODER: Final[Pairs] = (
 )
 PRETRAINED: Final[Pairs] = (
     *((f"encoder.{theirs}", f"encoder.{ours}") for theirs, ours in _ENCODER),
-    ("encoder_to_decoder.weight", "decoder.narrow.weight"),
+    ("encoder_to_decoder.weight", "decoder.encoder_to_decoder.weight"),
     ("mask_token", "decoder.mask_token"),
     *((f"decoder.blocks.{{}}.{theirs}", f"decoder.blocks.{{}}.{ours}") for theirs, ours in _BLOCK),
     ("decoder.norm.{.}", "decoder.norm.{.}"),

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.vit import ViTSpec
+from tubelet.nn.block import mlp_ratio
 from tubelet.spec import explain
 from tubelet.types import ClipShape, Cube
 from tubelet.weights.tensors.given import Given
@@ -29,14 +30,6 @@ USUAL: Final = ClipShape(frames=16, size=224)
 """The clip of every published model."""
 LAYER_SCALE: Final = 0.1
 """First value of branch scales where a file has some: only a model that is trained anew sees it."""
-
-
-def mlp_ratio(width: int, hidden: int) -> float:
-    """The ratio for which int(width * ratio) is exactly `hidden` (48/11 of 1408 is 6144, but not in floats)."""
-    ratio = hidden / width
-    while int(width * ratio) < hidden:
-        ratio = math.nextafter(ratio, math.inf)
-    return ratio
 
 
 def encoder_spec(state: Mapping[str, Tensor], given: Given, notes: list[str]) -> ViTSpec:
@@ -68,7 +61,7 @@ def decoder_spec(state: Mapping[str, Tensor], given: Given, notes: list[str]) ->
 
     ValueError, too, where it predicts another number of values per token than a cube has pixels.
     """
-    width = _size(state, "decoder.narrow.weight", 0, given.file)
+    width = _size(state, "decoder.encoder_to_decoder.weight", 0, given.file)
     hidden = _size(state, "decoder.blocks.0.mlp.fc1.weight", 0, given.file)
     _, cube = _cube_of(state, given.file)
     predicted, pixels = _size(state, "decoder.head.weight", 0, given.file), 3 * math.prod(cube)
