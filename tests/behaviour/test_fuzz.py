@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from video_files import write_video
 from zoo import ZOO, needs_zoo
 

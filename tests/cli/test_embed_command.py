@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from toy_embed import damage, toy_run, toy_videos
+
 from tubelet.cli import main
 from tubelet.inference.embed import stream
 from tubelet.inference.embed.store import read_embeddings

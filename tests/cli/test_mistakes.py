@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from toy_labelled import labelled_folder
-from tubelet.cli import main
 from video_files import write_video
+
+from tubelet.cli import main
 
 TINY = [
     "clip.frames=4", "clip.size=16", "model.encoder.width=16", "model.encoder.depth=1", "model.encoder.heads=2",

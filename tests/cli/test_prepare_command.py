@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from video_files import write_video
+from zoo import ZOO, needs_zoo, rows
 
 from tubelet.cli import main
 from tubelet.cli.prepare import parse_size
 from tubelet.train.records.log import read_log
 from tubelet.video.lists.manifest import read_manifest
-from video_files import write_video
-from zoo import ZOO, needs_zoo, rows
 
 RECIPE = "videomae-s-small-pretrain"
 TINY = [

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from toy_stages import material, post_recipe, pretrain_recipe, target_recipe
+
 from tubelet.cli import main
 from tubelet.data.synthetic.videos import SyntheticPlan
 from tubelet.recipe import ProgressiveRecipe, parse_any_recipe, write_recipe

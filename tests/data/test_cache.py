@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from video_files import numbers_of, write_video
 
 from tubelet.data import cache as module
 from tubelet.data.cache import FrameCache
 from tubelet.video.read.decoders import Reading
 from tubelet.video.read.file import BadVideo, frames
-from video_files import numbers_of, write_video
 
 
 @pytest.fixture

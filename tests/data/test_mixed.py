@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from video_files import numbers_of, write_video
 
 from tubelet.data.dataset import ClipDataset, ClipPlan, Sample, Skipped
 from tubelet.data.mixed import MixedDataset, Source, shared_videos
@@ -19,7 +20,6 @@ from tubelet.types import ClipShape
 from tubelet.video.augment.augment import Augment, CentreCrop, RandomResizedCrop
 from tubelet.video.lists.manifest import VideoRef
 from tubelet.video.sample import Strided
-from video_files import numbers_of, write_video
 
 PLAN = ClipPlan(
     clip=ClipShape(frames=4, size=32),

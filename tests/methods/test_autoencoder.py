@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
 from toy_claims import assert_bf16_is_near, assert_learns
+
 from tubelet.masks import Frame, FrameDecode, LossOn, Random, RandomDecode, RunningCell, Tube, scored
 from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
 from tubelet.models.decoder import DecoderSpec

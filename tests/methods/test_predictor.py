@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from toy_claims import assert_bf16_is_near, assert_learns
 from toy_run import pretrain_recipe
+
 from tubelet.masks import All, BlockTube, Cube, Frame, MaskRule, Random, RunningCell, Tube
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.predictor import MaskedPredictor, MaskedPredictorSpec

@@ -39,7 +39,7 @@ def test_a_rank_that_dies_while_they_meet_is_one_line_of_the_others(
 ) -> None:
     def begin(rank: int) -> None:
         if rank == 1:
-            monkeypatch.setattr(distributed, "Pulse", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+            monkeypatch.setattr(distributed, "Heartbeat", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
         with distributed.joined(Run(device="cpu"), print):
             pytest.fail("one is missing")
 

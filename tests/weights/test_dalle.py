@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-
 from toy_dvae import authors_names, pickled_as_the_authors_do, toy_dvae, write_dvae
+
 from tubelet.models.tokenizers.dvae import DvaeEncoder, DvaeSpec
 from tubelet.weights.dalle import read_dvae
 

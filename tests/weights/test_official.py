@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from released import CLIP, ENCODER, autoencoder, classifier, theirs
 from torch import Tensor
 
-from released import CLIP, ENCODER, autoencoder, classifier, theirs
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.position import sinusoid
 from tubelet.weights.official import Official, from_file
