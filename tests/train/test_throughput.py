@@ -12,7 +12,7 @@ from toy_run import Notes, pretrain_job, records
 
 from tubelet.plan.count.flops import count_flops
 from tubelet.plan.count.peaks import throughput_scale_of
-from tubelet.plan.count.shapes import layout
+from tubelet.plan.count.step import plan_step
 from tubelet.train.loop import fit
 from tubelet.train.records.throughput import Throughput, ThroughputScale
 
@@ -47,7 +47,7 @@ def test_without_a_known_peak_there_is_no_mfu() -> None:
 def test_a_run_reports_flops_and_draws_them_but_does_not_log_them(tmp_path: Path) -> None:
     notes, job = Notes(), pretrain_job(tmp_path, "schedule.epochs=1")
     fit(dataclasses.replace(job, throughput_scale=partial(throughput_scale_of, job.recipe)), notes)
-    each = count_flops(layout(job.recipe)).training
+    each = count_flops(plan_step(job.recipe)).training
     for report in notes.reports:
         assert report.teraflops == pytest.approx(report.clips_per_second * each / 1e12)
         assert report.mfu is not None
