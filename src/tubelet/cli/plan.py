@@ -22,7 +22,7 @@ def plan(
     recipe: Recipe,
     changes: Changes = None,
     device: Annotated[
-        str, typer.Option(help="A GPU (H100, A100, L4, ...), or 'here': measure kernels and steps on this machine.")
+        str, typer.Option(help="A GPU (H100, A100, L4, ...), or 'here': measure operators and steps on this machine.")
     ] = "here",
     gpus: Annotated[int, typer.Option(min=1, help="How many of them share the batch.")] = 1,
     videos: Annotated[int | None, typer.Option(min=1, help="Videos to train on, where the data are not here.")] = None,
@@ -121,7 +121,9 @@ def _placement(placement: Placement, batch: Batch) -> Iterator[tuple[str, str]]:
 
 def _recomputed(plan: Plan) -> str:
     kept, recomputed, lightest = (one.peak / _GB for one in (plan.kept, plan.recomputed, plan.lightest))
-    text = f"encoder kept {kept:.2f} GB, recomputed (model.encoder.checkpointing=true) {recomputed:.2f} GB"
+    text = f"encoder kept {kept:.2f} GB"
+    if plan.shapes.can_recompute:
+        text += f", recomputed (model.encoder.checkpointing=true) {recomputed:.2f} GB"
     decoder = f", the decoder too (model.decoder.checkpointing=true) {lightest:.2f} GB"
     return text + decoder if plan.shapes.has_decoder else text
 

@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_map
 
 from tubelet.masks import draw_mask
 from tubelet.methods.classifier import Finetuning
-from tubelet.models.encoders import BLOCKS
+from tubelet.models.base import Encoder
+from tubelet.models.encoders import blocks_of
 from tubelet.nn.mixing import NO_MIXING, Mixing, soft_labels
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.rng import generator
@@ -54,7 +55,7 @@ class StepShape:
     """Sizes of a step for one clip. In fine-tuning `wanted` is 0 and `target` None.
 
     Tokens of `grid` are embedded, those of `out_grid` come out of the encoder, which gets `seen` of them. The head
-    gives `outputs` numbers for each of the `wanted` tokens, or for the clip.
+    gives `outputs` numbers for each of the `wanted` tokens, or for the clip. `can_recompute`: the encoder's blocks.
     """
 
     grid: Grid
@@ -64,6 +65,7 @@ class StepShape:
     outputs: int
     clip_bytes: int
     has_decoder: bool
+    can_recompute: bool
     target: TargetShape | None = None
 
 
@@ -79,8 +81,10 @@ class PlannedStep:
     _variants: dict[str, PlannedStep] = field(default_factory=dict)
 
     @property
-    def encoder(self) -> Any:
-        return self.model.encoder
+    def encoder(self) -> Encoder:
+        encoder = self.model.get_submodule(ENCODER)
+        assert isinstance(encoder, Encoder)
+        return encoder
 
     @property
     def head(self) -> nn.Linear:
@@ -100,8 +104,8 @@ class PlannedStep:
         return {**children, "total": _count(self.model)}
 
     def blocks(self) -> list[nn.Module]:
-        """The blocks of all stacks, the encoder's first: gathered, compiled and recomputed one by one."""
-        return [one for one in self.model.modules() if isinstance(one, BLOCKS)]
+        """Of encoder and decoder: gathered, compiled and recomputed one by one."""
+        return blocks_of(self.model)
 
     def shape(self) -> StepShape:
         clip, split, encoder = self.recipe.clip, self.split, self.encoder
@@ -115,6 +119,7 @@ class PlannedStep:
             outputs=self.head.out_features,
             clip_bytes=COLOURS * clip.frames * clip.size**2,
             has_decoder=self.decoder is not None,
+            can_recompute=ENCODER in dict(_specs(self.recipe)),
             target=target,
         )
 

@@ -123,9 +123,7 @@ class Watch(TorchDispatchMode):
     @contextmanager
     def parts_of(self, step: PlannedStep) -> Iterator[None]:
         """Inside, parts begin where the first block, the decoder and the head do, and in backward end there."""
-        inside = {id(one) for one in step.encoder.modules()}
-        first = next((one for one in step.blocks() if id(one) in inside), None)
-        starts = [(first, ENCODER), (step.decoder, DECODER), (step.head, HEAD)]
+        starts = [(step.encoder.stack()[0], ENCODER), (step.decoder, DECODER), (step.head, HEAD)]
         before, handles = EMBEDDING, []
         for module, part in starts:
             if module is not None:

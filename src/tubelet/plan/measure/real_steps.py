@@ -29,8 +29,6 @@ from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import Finetuning
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
-from tubelet.models.mvit.model import MViTSpec, Stage
-from tubelet.models.vit import ViTSpec
 from tubelet.plan.count.step import UNKNOWN_CLASSES
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, parse_recipe, to_yaml
 from tubelet.rng import generator, step_rng
@@ -48,11 +46,6 @@ GIVES_BACK: Final = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_"
 MEMORY_STEPS: Final = 2
 """The second has all states of the optimiser."""
 _RESULT: Final = "measured.json"
-
-_TINY_VIT: Final = MaskedAutoencoderSpec(
-    encoder=ViTSpec(width=64, depth=2, heads=2, patch=8), decoder=DecoderSpec(width=64, depth=2, heads=2)
-)
-_TINY_MVIT: Final = MViTSpec(width=32, depth=3, stages=(Stage(start=1), Stage(start=2)), kv_stride=(1, 4, 4))
 
 Recipe = PretrainRecipe | FinetuneRecipe
 
@@ -211,10 +204,14 @@ def _without_extras(recipe: Recipe) -> Any:
 
 def _tiny(recipe: Recipe) -> PretrainRecipe:
     """A step of this loads what every step needs: kernels, buffers of threads, modules imported late."""
+    encoder = type(recipe.model.encoder).tiny()
+    decoder = DecoderSpec(width=64, depth=2, heads=2)
     return PretrainRecipe(
         name="warm",
         clip=ClipShape(frames=16, size=64),
-        model=MaskedPredictorSpec(encoder=_TINY_MVIT) if isinstance(recipe.model.encoder, MViTSpec) else _TINY_VIT,
+        model=MaskedAutoencoderSpec(encoder=encoder, decoder=decoder)
+        if encoder.can_drop
+        else MaskedPredictorSpec(encoder=encoder),
         mask=Tube(ratio=0.5),
         run=replace(recipe.run, batch_size=2, accumulate=1),
     )
