@@ -4,10 +4,21 @@ import pytest
 import torch
 from torch import nn
 
+from tubelet.models.mvit.layers import (
+    Pool,
+    Pooling,
+    PoolingAttention,
+    PoolingBlock,
+    RelativePositions,
+    attend_fused,
+    attend_plain,
+    distances,
+    places,
+    pool_skip,
+    pooled_grid,
+    stretch_rows,
+)
 from tubelet.nn.cpu import depthwise
-from tubelet.models.mvit.layers import Pool, Pooling, PoolingAttention, attend_fused, attend_plain, pooled_grid
-from tubelet.models.mvit.layers import PoolingBlock, pool_skip
-from tubelet.models.mvit.layers import RelativePositions, distances, places, stretch_rows
 from tubelet.types import Grid
 
 POOLING = Pooling(

@@ -75,7 +75,7 @@ class Mixer(nn.Module):
         self.tokens, self.channels = nn.Linear(TOKENS, TOKENS), nn.Linear(WIDTH, WIDTH)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        mixed = tokens + self.tokens(self.norm(tokens).mT).mT
+        mixed: Tensor = tokens + self.tokens(self.norm(tokens).mT).mT
         return mixed + F.relu(self.channels(mixed))
 
 

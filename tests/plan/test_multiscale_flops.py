@@ -13,9 +13,9 @@ from tubelet.data.dataset import collate
 from tubelet.masks import Tube
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
-from tubelet.models.mvit.model import MViTSpec, Stage, MVIT_B, MVIT_L, MVIT_S
-from tubelet.nn.mixing import NO_MIXING
 from tubelet.models.mvit import layers as pooling_attention
+from tubelet.models.mvit.model import MVIT_B, MVIT_L, MVIT_S, MViTSpec, Stage
+from tubelet.nn.mixing import NO_MIXING
 from tubelet.plan.count.flops import Flops, count_flops
 from tubelet.plan.count.step import plan_step
 from tubelet.plan.measure.real_steps import made_up_job

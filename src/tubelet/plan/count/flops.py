@@ -67,4 +67,3 @@ def count_flops(step: PlannedStep, *, precision: torch.dtype = torch.float32) ->
         for name in names
     )
     return Flops(tuple(part for part in parts if part.forward))
-

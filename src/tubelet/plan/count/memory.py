@@ -1,8 +1,8 @@
 """Memory of a training step on one device: what a step without numbers holds, and what lies still beside it.
 
 Bytes for each parameter: 4 the weight, 4 its gradient, 8 AdamW, 4 the average (`ema`); fp32, whatever the precision.
-Clips wait as bytes, on a GPU two steps of them. All else is made in a step and followed there (`StepTrace`): the peak is
-the largest of its moments, of the making of targets (a target's `peak_bytes`), and of the update (all gradients).
+Clips wait as bytes, on a GPU two steps of them. All else is made in a step and followed there (`StepTrace`): the
+peak is the largest of its moments, of the making of targets (a target's `peak_bytes`), and of the update (all gradients).
 
 A model is placed whole on each device (one device, or DDP), or its weights, gradients, AdamW and average are divided by
 the devices (FSDP). Then weights and gradients of two blocks are whole for a while, and so are weights outside blocks.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from dataclasses import replace as with_changes
 from functools import partial
 from typing import Final
 
@@ -121,7 +120,9 @@ class MemoryModel:
     def placements(self) -> tuple[Placement, ...]:
         """All forms that the devices allow, the usual one first."""
         forms = ["one device"] if self._equipment.count == 1 else ["ddp", "fsdp"]
-        return tuple(Placement(form, self.estimate(form), self._largest(partial(self.estimate, form))) for form in forms)
+        return tuple(
+            Placement(form, self.estimate(form), self._largest(partial(self.estimate, form))) for form in forms
+        )
 
     def fewest(self) -> Fewest | None:
         """The fewest devices, of numbers that divide the batch, that hold a step; None where no number does."""

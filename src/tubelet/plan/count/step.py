@@ -71,13 +71,17 @@ class StepShape:
 
 @dataclass(frozen=True, eq=False)
 class PlannedStep:
-    """A recipe's method on the meta device. `model` is what has `encoder` and head; `split` is the mask of one clip."""
+    """A recipe's method on the meta device. `model` is what has `encoder` and head; `split` is the mask of one clip.
+
+    `rows` are what `method` takes for its target.
+    """
 
     recipe: Recipe
     method: nn.Module
     model: nn.Module
     target: Target | None
     split: Split | None
+    rows: RowsWithoutNumbers | None = None
     _variants: dict[str, PlannedStep] = field(default_factory=dict)
 
     @property
@@ -178,8 +182,8 @@ def _masked(recipe: PretrainRecipe, target: Target | None) -> PlannedStep:
     with torch.device("cpu"):
         split = draw_mask(recipe, grid, generator(recipe.seed)).split()
     method = recipe.model.build(recipe.clip, target)
-    method.target = RowsWithoutNumbers(recipe, target, split)
-    return PlannedStep(recipe, method, method, target, split)
+    method.target = rows = RowsWithoutNumbers(recipe, target, split)
+    return PlannedStep(recipe, method, method, target, split, rows)
 
 
 def _classifier(recipe: FinetuneRecipe, target: Target | None) -> PlannedStep:

@@ -141,7 +141,7 @@ class Watch(TorchDispatchMode):
             if self.phase == FORWARD:  # blocks start again where they are recomputed
                 self.enter(FORWARD, part)
                 if given[0].requires_grad:
-                    given[0].register_hook(lambda gradient: self.enter(BACKWARD, before))
+                    given[0].register_hook(lambda _: self.enter(BACKWARD, before))
 
         return start
 
@@ -162,12 +162,12 @@ class Tracker(Watch):
         self._flops: dict[tuple[str, str], int] = {}
 
     def trace(self, device: torch.device, precision: torch.dtype) -> StepTrace:
-        """Run the step and say what was seen; FLOPs are right on "meta" only, where attention is counted as its products."""
+        """Run the step and say what was seen; FLOPs are right on "meta" only, where attention is its products."""
         step = self._step
         for weight in step.method.parameters():
             weight.register_post_accumulate_grad_hook(self._take_gradient)
-        if step.split is not None:
-            step.method.target.on_rows = self._note_targets
+        if step.rows is not None:
+            step.rows.on_rows = self._note_targets
         batch = step.batch(CLIPS, device)
         still = (*step.method.parameters(), *step.method.buffers(), *_tensors(vars(batch)))
         self._known = {_name(one): (Bytes(), "") for one in still}
@@ -341,7 +341,7 @@ def _cast(given: tuple[Any, ...], precision: torch.dtype) -> tuple[Any, ...]:
 
 def _backward(loss: Tensor) -> None:
     """As `loss.backward()`, which would leave `GpuKernels`, so that recomputed blocks ran without."""
-    engine: Any = torch.autograd.Variable._execution_engine  # type: ignore[attr-defined]
+    engine: Any = torch.autograd.Variable._execution_engine
     ones = (torch.ones_like(loss),)
     engine.run_backward((loss,), ones, False, False, (), allow_unreachable=True, accumulate_grad=True)
 
@@ -352,7 +352,8 @@ def _convolution_backward(gradient: Tensor, video: Tensor, weight: Tensor, *othe
     torch's own count takes grouped convolutions for dense ones.
     """
     transposed, wanted = others[4], sum(one is not None for one in out_val[:2])
-    return wanted * int(conv_flop_count(list(video.shape), list(weight.shape), list(gradient.shape), transposed))
+    count = conv_flop_count(list(video.shape), list(weight.shape), list(gradient.shape), transposed)
+    return int(wanted * count)
 
 
 def _tensors(held: Any) -> Iterator[Tensor]:

@@ -2,7 +2,8 @@
 
 The step runs without numbers, on so few clips that operators are short, and its operators are noted: which, on tensors
 of which shapes, how often, in which part. Each is then run by itself on tensors of those shapes; more clips take in
-proportion longer. What is left out is what Python and autograd do between them, and how they fight for caches.
+proportion longer. What Python and autograd do between two operators is measured of a tiny network, and does
+not grow with clips. What is left out is how operators fight for caches.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from tubelet.plan.count.step import HEAD, PlannedStep, TargetShape
@@ -32,6 +33,7 @@ LONGEST: Final = 5.0
 COLD_BYTES: Final = 2**26
 """What no cache holds: weights of a step come from memory, so tries walk over several copies of small tensors."""
 COPIES: Final = 8
+GLUE_LAYERS: Final = 20
 UPDATE_NUMBERS: Final = 2**22
 
 
@@ -77,7 +79,7 @@ class Operator:
 
 
 class Operators(Watch):
-    """Counts the operators of each part that compute: views cost nothing."""
+    """Counts the operators of each part."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,34 +87,59 @@ class Operators(Watch):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not _is_view(func):
-            leaves, form = tree_flatten((args, kwargs))
-            self.found[self.part, Operator(func, tuple(map(_without_numbers, leaves)), form)] += 1
+        leaves, form = tree_flatten((args, kwargs))
+        self.found[self.part, Operator(func, tuple(map(_without_numbers, leaves)), form)] += 1
         return func(*args, **kwargs)
 
+    def counts(self) -> Counter[str]:
+        """How many each part has."""
+        found: Counter[str] = Counter()
+        for (part, _), times in self.found.items():
+            found[part] += times
+        return found
 
-def step_seconds(
-    step: PlannedStep, here: Device, *, clips: int, pieces: float, clip_flops: float
-) -> dict[str, float]:
+
+def step_seconds(step: PlannedStep, here: Device, *, clips: int, pieces: float, clip_flops: int) -> dict[str, float]:
     """Seconds of an optimiser step by part; it has so many pieces of `clips` clips, one after the other."""
-    tried = max(1, min(clips, int(TRIED_FLOPS / max(clip_flops, 1.0))))
+    tried = max(1, min(clips, int(TRIED_FLOPS / max(clip_flops, 1))))
     operators = Operators()
     with no_numbers(step, here.device) as held:
         batch = held.batch(tried, here.device)
         run_step(held, batch, operators, device=here.device, precision=here.precision)
-    known: dict[Operator, float] = {}
-    parts: dict[str, float] = {}
-    with step_rng(0, 0), torch.no_grad():  # an operator may draw
-        for (part, operator), times in operators.found.items():
-            if operator not in known:
-                known[operator] = median_seconds(operator.build(here.device), here)
-            parts[part] = parts.get(part, 0.0) + times * known[operator]
-        target = step.shape().target
-        if target is not None:
-            parts[HEAD] += target_seconds(target, here, tried)
-    parts = {part: pieces * seconds * clips / tried for part, seconds in parts.items()}
+    with step_rng(0, 0):  # an operator may draw
+        seconds = operator_seconds(operators, here)
+        between = seconds_between(here)
+    target, counts = step.shape().target, operators.counts()
+    if target is not None:
+        seconds[HEAD] += target_seconds(target, here, tried)
+    parts = {part: pieces * (seconds[part] * clips / tried + counts[part] * between) for part in seconds}
     averaged = isinstance(step.recipe, FinetuneRecipe) and step.recipe.ema is not None
     return {**parts, "update": update_seconds(here, step.parameters()["total"], averaged=averaged)}
+
+
+@torch.no_grad()
+def operator_seconds(operators: Operators, here: Device) -> dict[str, float]:
+    """Seconds of each part: of its operators, run by themselves. Views take none."""
+    known: dict[Operator, float] = {}
+    parts: dict[str, float] = {}
+    for (part, operator), times in operators.found.items():
+        if operator not in known:
+            known[operator] = 0.0 if _is_view(operator.func) else median_seconds(operator.build(here.device), here)
+        parts[part] = parts.get(part, 0.0) + times * known[operator]
+    return parts
+
+
+def seconds_between(here: Device) -> float:
+    """What lies between two operators, forward and backward, where a processor waits for it: of a tiny network."""
+    if here.device.type != "cpu":
+        return 0.0
+    layers = (part for _ in range(GLUE_LAYERS) for part in (nn.LayerNorm(8), nn.Linear(8, 8), nn.GELU()))
+    network, given = nn.Sequential(*layers), torch.ones(8, 8)
+    operators = Operators()
+    with operators:
+        network(given).sum().backward()
+    whole = median_seconds(lambda: network(given).sum().backward(), here)
+    return max(0.0, whole - sum(operator_seconds(operators, here).values())) / operators.found.total()
 
 
 def target_seconds(target: TargetShape, here: Device, clips: int) -> float:
@@ -128,12 +155,12 @@ def update_seconds(here: Device, parameters: int, *, averaged: bool) -> float:
     """Norm of the gradients, AdamW, and the average if there is one; of some parameters, in proportion for all."""
     count = min(parameters, UPDATE_NUMBERS)
     weights = torch.linspace(-1, 1, count, device=here.device).requires_grad_()
-    weights.grad = torch.ones_like(weights)
+    weights.grad = gradient = torch.ones_like(weights)
     kept = weights.detach().clone()
     adamw = torch.optim.AdamW([weights], lr=1e-6, fused=True)
 
     def update() -> None:
-        torch.nn.utils.get_total_norm([weights.grad])
+        torch.nn.utils.get_total_norm([gradient])
         adamw.step()
         if averaged:
             kept.lerp_(weights.detach(), 1e-4)
