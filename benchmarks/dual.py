@@ -25,7 +25,7 @@ from memory import STEPS, built, step, warm
 from tubelet.masks import All, RunningCell, draw_mask
 from tubelet.methods.autoencoder import MaskedAutoencoder
 from tubelet.plan.count.flops import count_flops
-from tubelet.plan.count.shapes import layout
+from tubelet.plan.count.step import plan_step
 from tubelet.plan.measure.real_steps import GIVES_BACK, forget_peak, resident_bytes
 from tubelet.recipe import PretrainRecipe
 from tubelet.recipes.videomae import pretrain_b800_k400
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
         seconds = interleaved(work, repeats=options.repeats, device=device)
         middle = medians(seconds)
         peaks = {side: peak_in_process(side, options.batch, precision) for side in RULES}
-        flops = {side: count_flops(layout(recipe_of(side))).forward / 2e9 for side in RULES}
+        flops = {side: count_flops(plan_step(recipe_of(side))).forward / 2e9 for side in RULES}
         for side in RULES:
             print(
                 f"{precision}  {side:4} {options.batch / middle[side]:7.3f} clips/s  {middle[side]:7.3f} s a step  "

@@ -87,7 +87,7 @@ def compare(plans: list[Plan]) -> dict[str, float]:
     """Medians over plans of the same recipe."""
     measured = [plan.measured for plan in plans if plan.measured is not None]
     estimated_seconds = statistics.median(plan.speed.step_seconds for plan in plans)
-    estimated_bytes = statistics.median(plan.holdings[0].memory.peak for plan in plans)
+    estimated_bytes = statistics.median(plan.placements[0].memory.peak for plan in plans)
     seconds = statistics.median(one.seconds for one in measured)
     peak = statistics.median(one.peak_bytes for one in measured)
     return {

@@ -21,7 +21,7 @@ from tubelet.methods.masked import MaskedMethod
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.pictures import reconstruct as by_command
-from tubelet.plan.count.shapes import counts
+from tubelet.plan.count.step import plan_step
 from tubelet.plan.measure.real_steps import made_up_job
 from tubelet.recipe import Data, PretrainRecipe
 from tubelet.rng import generator
@@ -126,7 +126,10 @@ def test_a_reconstruction_scores_the_tokens_that_training_does(
 def test_plans_and_rehearsals_have_the_mask_of_training(recipe: PretrainRecipe, tmp_path: Path) -> None:
     grid = CLIP.grid(SPEC.encoder.cube)
     planned = draw_mask(recipe, grid, generator(recipe.seed))
-    assert counts(recipe) == (int((~planned.hidden).sum()), int(planned.decoded.sum()))
+    split = plan_step(recipe).split
+    assert split is not None
+    counts = split.seen.shape[1], split.wanted.shape[1]
+    assert counts == (int((~planned.hidden).sum()), int(planned.decoded.sum()))
     sample = made_up_job(recipe, tmp_path, 1).dataset[(0, 1)]
     assert isinstance(sample, Sample)
     assert sample.masks is not None

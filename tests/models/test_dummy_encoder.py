@@ -37,7 +37,6 @@ from tubelet.nn.position import learnt, stretch, take_rows
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, override, write_recipe
 from tubelet.spec import replace
 from tubelet.train.optim import parameter_groups
-from tubelet.train.records.throughput import ThroughputScale
 from tubelet.types import ClipShape, Cube
 
 
@@ -164,11 +163,9 @@ Model = MaskedAutoencoderSpec | MaskedPredictorSpec
 
 @pytest.fixture(autouse=True, scope="module")
 def third() -> Iterator[None]:
-    """The one line; what a step takes is counted of ViT and MViT only, so that is left out."""
+    """The one line."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ENCODERS, "staged", StagedSpec)
-        for kind in ("pretrain", "finetune"):
-            patch.setattr(f"tubelet.runs.{kind}.throughput_scale_of", lambda *_: ThroughputScale(), raising=False)
         yield
 
 

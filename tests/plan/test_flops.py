@@ -14,7 +14,7 @@ from tubelet.data.dataset import collate
 from tubelet.methods.classifier import Finetuning
 from tubelet.models.vit import ViTSpec
 from tubelet.plan.count.flops import Flops, count_flops
-from tubelet.plan.count.shapes import counts, layout
+from tubelet.plan.count.step import plan_step
 from tubelet.recipe import EncoderRun
 from tubelet.recipes import RECIPES
 from tubelet.spec import replace
@@ -24,7 +24,7 @@ CLIPS = 3
 
 
 def flops_of(recipe: EncoderRun) -> Flops:
-    return count_flops(layout(recipe))
+    return count_flops(plan_step(recipe))
 
 
 def batch(*, labelled: bool) -> Batch:
@@ -99,8 +99,10 @@ def test_pretraining_flops_of_vit_b_are_the_known_ones() -> None:
 
 def test_tokens_follow_the_mask() -> None:
     recipe = pretrain_recipe()
-    assert counts(recipe) == (4, 4)
-    assert counts(replace(recipe, clip=ClipShape(frames=4, size=32))) == (16, 16)
+    shape = plan_step(recipe).shape()
+    assert (shape.seen, shape.wanted) == (4, 4)
+    shape = plan_step(replace(recipe, clip=ClipShape(frames=4, size=32))).shape()
+    assert (shape.seen, shape.wanted) == (16, 16)
 
 
 def test_parts_add_up() -> None:

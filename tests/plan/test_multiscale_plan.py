@@ -14,16 +14,13 @@ from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.mvit.model import MVIT_L, MVIT_S, MViTSpec, Stage
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import NO_MIXING
-from tubelet.plan.count.blocks import Core
-from tubelet.plan.count.memory import fused_attention
-from tubelet.plan.count.shapes import layout
-from tubelet.plan.equipment import equipment
-from tubelet.plan.holding import Scales, share_out
-from tubelet.plan.measure.kernels import Site
-from tubelet.plan.measure.live import Live
-from tubelet.plan.measure.pooled_kernels import PooledBlockOf
+from tubelet.plan.count.memory import MemoryModel, share_out
+from tubelet.plan.count.step import plan_step
+from tubelet.plan.count.trace import Live
+from tubelet.plan.equipment import Device, equipment
+from tubelet.plan.measure.operators import step_seconds
 from tubelet.plan.measure.real_steps import made_up_job
-from tubelet.plan.plan import Plan, Question, count_parameters, make_plan
+from tubelet.plan.plan import Plan, Question, make_plan
 from tubelet.recipe import Data, EncoderRun, FinetuneRecipe, PretrainRecipe, Run
 from tubelet.spec import replace
 from tubelet.targets.hog import Hog
@@ -52,9 +49,8 @@ def predict(encoder: MViTSpec, precision: str = "fp32", clip: ClipShape = CLIP) 
     return PretrainRecipe(name="a", clip=clip, model=model, mask=Tube(ratio=0.4), target=Hog(), run=run_in(precision))
 
 
-def estimated(recipe: Recipe) -> Scales:
-    devices = equipment(recipe.run, "here", 1)
-    return Scales(recipe, share_out(recipe, 1), devices, parameters=count_parameters(recipe)["total"])
+def estimated(recipe: Recipe) -> MemoryModel:
+    return MemoryModel(plan_step(recipe), share_out(recipe, 1), equipment(recipe.run, "here", 1))
 
 
 def held_by_a_step(recipe: Recipe, tmp_path: Any) -> int:
@@ -85,30 +81,7 @@ CHANGES: Final[tuple[dict[str, Any], ...]] = (
 @pytest.mark.parametrize("recipe_of", [classify, predict])
 def test_the_estimate_is_what_a_step_holds(recipe_of: Any, precision: str, changes: Any, tmp_path: Any) -> None:
     recipe = recipe_of(replace(SMALL, **changes), precision)
-    assert estimated(recipe).weigh("one device").peak == pytest.approx(held_by_a_step(recipe, tmp_path), rel=0.08)
-
-
-@pytest.mark.parametrize("number", range(5))
-@pytest.mark.parametrize("widen_in", ["attention", "mlp"])
-def test_what_a_block_keeps_is_counted(widen_in: Any, number: int) -> None:
-    """In fp32, where attention is PyTorch's fused kernel on every device; tables of distances are for all clips."""
-    block: Any = layout(classify(replace(SMALL, widen_in=widen_in))).encoder[number]
-    module = PooledBlockOf(block).module()
-    clips = 4
-    given = torch.randn(clips, block.came, block.shape.widths.into, requires_grad=True)
-    kept: dict[int, tuple[int, int]] = {}
-
-    def note(value: torch.Tensor) -> torch.Tensor:
-        kept[value.untyped_storage()._cdata] = (value.untyped_storage().nbytes(), len(value))
-        return value
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
-        result = module(given)
-    for weight in (*module.parameters(), result):
-        kept.pop(weight.untyped_storage()._cdata, None)
-    core: Core = block.core
-    counted = clips * (block.needs(4, on_cpu=True).kept + fused_attention(core, 4).kept)
-    assert sum(size for size, _ in kept.values()) == pytest.approx(counted, rel=0.05)
+    assert estimated(recipe).estimate("one device").peak == pytest.approx(held_by_a_step(recipe, tmp_path), rel=0.05)
 
 
 TARGETS: Final = (
@@ -147,7 +120,7 @@ def test_a_target_says_what_it_takes(target: Target, clips: int, wanted: int) ->
 def test_making_hog_is_the_peak_where_backward_needs_less(tmp_path: Any) -> None:
     """Its arrays are there beside all activations, for it is asked for between forward and backward."""
     recipe = replace(predict(SMALL), target=Hog(frames="all"))
-    memory = estimated(recipe).weigh("one device")
+    memory = estimated(recipe).estimate("one device")
     assert memory.moment == "forward of the target"
     assert memory.peak == pytest.approx(held_by_a_step(recipe, tmp_path), rel=0.05)
 
@@ -162,8 +135,8 @@ def test_a_plan_for_a_gpu_needs_no_gpu() -> None:
     assert plan.shapes.seen == 8 * 56 * 56
     assert plan.shapes.out_grid.tokens == 8 * 14 * 14
     assert 0 < plan.shapes.wanted < 8 * 14 * 14
-    assert plan.recomputed.peak < plan.kept.peak == plan.holdings[0].memory.peak
-    assert plan.holdings[0].largest_piece > 1
+    assert plan.recomputed.peak < plan.kept.peak == plan.placements[0].memory.peak
+    assert plan.placements[0].largest_piece > 1
     assert plan.fewest is not None
     assert plan.fewest.count == 1
     assert plan.course is not None
@@ -172,10 +145,10 @@ def test_a_plan_for_a_gpu_needs_no_gpu() -> None:
 def test_recomputing_and_devices_help_a_large_model() -> None:
     recipe: Any = classify(MVIT_L, clip=ClipShape(frames=40, size=312))
     recipe = replace(recipe, run=Run(batch_size=64))
-    fits = gpu_plan(recipe, "H100").holdings[0].largest_piece
+    fits = gpu_plan(recipe, "H100").placements[0].largest_piece
     again = replace(recipe, model=replace(recipe.model, encoder=replace(recipe.model.encoder, checkpointing=True)))
-    assert 0 < fits < gpu_plan(again).holdings[0].largest_piece
-    whole, spread = gpu_plan(recipe, "H100", 8).holdings
+    assert 0 < fits < gpu_plan(again).placements[0].largest_piece
+    whole, spread = gpu_plan(recipe, "H100", 8).placements
     assert spread.memory.optimiser < whole.memory.optimiser / 7
 
 
@@ -183,7 +156,7 @@ def test_real_steps_stand_beside_the_estimate() -> None:
     """Time is not compared: another process may be running."""
     plan = make_plan(replace(predict(SMALL), run=run_in("fp32", 4)), Question(videos=80, steps=1))
     assert plan.measured is not None
-    assert plan.holdings[0].memory.peak == pytest.approx(plan.measured.peak_bytes, rel=0.2)
+    assert plan.placements[0].memory.peak == pytest.approx(plan.measured.peak_bytes, rel=0.2)
     assert set(plan.speed.by_part) == {"patch embedding", "encoder", "head and loss", "update"}
     assert all(seconds > 0 for seconds in plan.speed.by_part.values())
 
@@ -201,13 +174,12 @@ def test_an_image_is_planned_as_a_clip_of_one_frame(tmp_path: Any) -> None:
     )
     plan = make_plan(recipe, Question(videos=80, steps=0))
     assert (plan.shapes.grid.t, plan.shapes.seen, plan.shapes.clip_bytes) == (1, 16, 3 * 64 * 64)
-    assert plan.holdings[0].memory.peak == pytest.approx(held_by_a_step(recipe, tmp_path), rel=0.07)
+    assert plan.placements[0].memory.peak == pytest.approx(held_by_a_step(recipe, tmp_path), rel=0.07)
 
 
-def test_a_kernel_draws_nothing_of_its_own() -> None:
+def test_measuring_draws_nothing_of_its_own() -> None:
     state = torch.get_rng_state()
-    block: Any = layout(classify(replace(SMALL, drop_path=0.5))).encoder[-1]
-    trial = PooledBlockOf(block).build(Site(CPU, torch.float32), 1)
-    trial.forward().sum().backward()
+    step = plan_step(classify(replace(SMALL, drop_path=0.5)))
+    found = step_seconds(step, Device(CPU, torch.float32), clips=1, pieces=1, clip_flops=10**9)
     assert torch.equal(state, torch.get_rng_state())
-    assert all(leaf.grad is not None for leaf in trial.leaves)
+    assert all(seconds > 0 for seconds in found.values())

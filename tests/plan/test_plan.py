@@ -44,8 +44,8 @@ def test_more_devices_take_less_time_and_recomputing_takes_more() -> None:
 
 
 def test_forms_are_those_that_the_devices_allow() -> None:
-    assert [holding.form for holding in plan_b().holdings] == ["ddp", "fsdp"]
-    assert [holding.form for holding in plan_b(question=Question(device="L4")).holdings] == ["one device"]
+    assert [placement.form for placement in plan_b().placements] == ["ddp", "fsdp"]
+    assert [placement.form for placement in plan_b(question=Question(device="L4")).placements] == ["one device"]
 
 
 @pytest.mark.parametrize("depth", [32, 128])
@@ -57,9 +57,9 @@ def test_the_fewest_devices_are_those_that_hold_a_step_and_no_fewer(depth: int) 
     assert 64 > fewest.count > 1
     assert fewest.memory.peak <= 0.9 * 16e9
     pieces = override(recipe, [f"run.accumulate={1024 // fewest.count}"])
-    assert make_plan(pieces, Question(device="T4", count=fewest.count)).holdings[-1].memory.peak == fewest.memory.peak
+    assert make_plan(pieces, Question(device="T4", count=fewest.count)).placements[-1].memory.peak == fewest.memory.peak
     half = Question(device="T4", count=fewest.count // 2)
-    assert make_plan(pieces, half).holdings[-1].largest_piece == 0
+    assert make_plan(pieces, half).placements[-1].largest_piece == 0
 
 
 def test_where_not_one_clip_fits_no_number_of_devices_is_enough() -> None:
@@ -71,7 +71,7 @@ def test_the_decoder_may_be_recomputed_too() -> None:
     plan = plan_b()
     assert plan.lightest.peak < plan.recomputed.peak < plan.kept.peak
     both = plan_b("model.encoder.checkpointing=true", "model.decoder.checkpointing=true")
-    assert both.holdings[0].memory.peak == plan.lightest.peak
+    assert both.placements[0].memory.peak == plan.lightest.peak
     assert plan_b("model.encoder.checkpointing=6").flops.executed < both.flops.executed
 
 
@@ -121,7 +121,7 @@ def test_unknown_classes_are_a_note() -> None:
     recipe = replace(finetune_recipe(), classes=None)
     plan = make_plan(recipe, Question(device="L4", videos=100))
     assert any("400" in note for note in plan.notes)
-    assert plan.shapes.head.outputs == 400
+    assert plan.shapes.outputs == 400
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_real_steps_stand_beside_the_estimate() -> None:
 
 
 def test_steps_that_would_take_too_long_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tubelet.plan.plan.LONGEST_REHEARSAL", 1e-6)
+    monkeypatch.setattr("tubelet.plan.plan.LONGEST_STEPS", 1e-6)
     recipe = pretrain_recipe()
     plan = make_plan(replace(recipe, data=replace(recipe.data, videos=None)), Question(videos=80, steps=2))
     assert plan.measured is None

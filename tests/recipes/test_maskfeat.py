@@ -12,7 +12,7 @@ from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.mvit.model import MViTSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.plan.count.flops import count_flops
-from tubelet.plan.count.shapes import layout
+from tubelet.plan.count.step import plan_step
 from tubelet.plan.plan import count_parameters
 from tubelet.recipes import RECIPES
 from tubelet.targets.hog import Hog
@@ -118,7 +118,7 @@ def test_finetuning(name: str) -> None:
 def test_a_video_classifier_has_the_published_size_and_cost(name: str, millions: int, multiply_adds: float) -> None:
     recipe = finetuning(f"maskfeat-{name}-finetune")
     assert round(count_parameters(recipe)["total"] / 1e6) == millions
-    assert count_flops(layout(recipe)).forward / 2 == pytest.approx(multiply_adds, rel=0.02)
+    assert count_flops(plan_step(recipe)).forward / 2 == pytest.approx(multiply_adds, rel=0.02)
 
 
 @pytest.mark.parametrize("name", PRETRAIN)

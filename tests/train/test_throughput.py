@@ -12,7 +12,7 @@ from toy_run import Notes, pretrain_job, records
 
 from tubelet.plan.count.flops import count_flops
 from tubelet.plan.count.peaks import throughput_scale_of
-from tubelet.plan.count.shapes import layout
+from tubelet.plan.count.step import plan_step
 from tubelet.recipe import encoder_run
 from tubelet.train.loop import fit
 from tubelet.train.records.throughput import Throughput, ThroughputScale
@@ -49,7 +49,7 @@ def test_a_run_reports_flops_and_draws_them_but_does_not_log_them(tmp_path: Path
     notes, job = Notes(), pretrain_job(tmp_path, "schedule.epochs=1")
     recipe = encoder_run(job.recipe, "toy")
     fit(dataclasses.replace(job, throughput_scale=partial(throughput_scale_of, recipe)), notes)
-    each = count_flops(layout(recipe)).training
+    each = count_flops(plan_step(recipe)).training
     for report in notes.reports:
         assert report.teraflops == pytest.approx(report.clips_per_second * each / 1e12)
         assert report.mfu is not None

@@ -11,8 +11,7 @@ from tubelet.cli.terminal.common import Changes, Recipe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tubelet.plan.count.memory import Memory
-    from tubelet.plan.holding import Batch, Holding
+    from tubelet.plan.count.memory import Batch, Memory, Placement
     from tubelet.plan.plan import Plan
     from tubelet.types import Grid
 
@@ -23,7 +22,7 @@ def plan(
     recipe: Recipe,
     changes: Changes = None,
     device: Annotated[
-        str, typer.Option(help="A GPU (H100, A100, L4, ...), or 'here': measure kernels and steps on this machine.")
+        str, typer.Option(help="A GPU (H100, A100, L4, ...), or 'here': measure operators and steps on this machine.")
     ] = "here",
     gpus: Annotated[int, typer.Option(min=1, help="How many of them share the batch.")] = 1,
     videos: Annotated[int | None, typer.Option(min=1, help="Videos to train on, where the data are not here.")] = None,
@@ -59,8 +58,8 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     yield from _flops(plan)
     yield "devices", _devices(plan)
     yield "batch", _batch(plan)
-    for holding in plan.holdings:
-        yield from _holding(holding, plan.batch)
+    for placement in plan.placements:
+        yield from _placement(placement, plan.batch)
     yield "", _recomputed(plan)
     yield "fewest", _fewest(plan)
     if plan.equipment.count > 1:
@@ -76,7 +75,7 @@ def _tokens(plan: Plan) -> str:
     text = f"{_sides(grid)}; the encoder sees {shapes.seen:,}"
     if shapes.out_grid != grid:
         text = f"{text} and gives {_sides(shapes.out_grid)}"
-    if shapes.wanted and shapes.narrow is None:
+    if shapes.wanted and not shapes.has_decoder:
         return f"{text}, with mask tokens for what is hidden; it predicts {shapes.wanted:,}"
     return f"{text}, the decoder predicts {shapes.wanted:,}" if shapes.wanted else text
 
@@ -110,22 +109,24 @@ def _batch(plan: Plan) -> str:
     return f"{clips} a step; {batch.clips_per_device:,} clips on each device{pieces}"
 
 
-def _holding(holding: Holding, batch: Batch) -> Iterator[tuple[str, str]]:
-    memory = holding.memory
+def _placement(placement: Placement, batch: Batch) -> Iterator[tuple[str, str]]:
+    memory = placement.memory
     largest = "not one clip fits"
-    if holding.largest_piece:
-        fewest = -(-batch.clips_per_device // holding.largest_piece)
+    if placement.largest_piece:
+        fewest = -(-batch.clips_per_device // placement.largest_piece)
         enough = f" (run.accumulate={fewest} is enough)" if fewest < batch.pieces else ""
-        largest = f"pieces of up to {holding.largest_piece:,} clips fit{enough}"
-    yield "memory", f"{holding.form}: {memory.peak / _GB:.2f} GB at the {memory.moment}; {largest}"
+        largest = f"pieces of up to {placement.largest_piece:,} clips fit{enough}"
+    yield "memory", f"{placement.form}: {memory.peak / _GB:.2f} GB at the {memory.moment}; {largest}"
     yield "", _contents(memory)
 
 
 def _recomputed(plan: Plan) -> str:
     kept, recomputed, lightest = (one.peak / _GB for one in (plan.kept, plan.recomputed, plan.lightest))
-    text = f"encoder kept {kept:.2f} GB, recomputed (model.encoder.checkpointing=true) {recomputed:.2f} GB"
+    text = f"encoder kept {kept:.2f} GB"
+    if plan.shapes.can_recompute:
+        text += f", recomputed (model.encoder.checkpointing=true) {recomputed:.2f} GB"
     decoder = f", the decoder too (model.decoder.checkpointing=true) {lightest:.2f} GB"
-    return text + decoder if plan.shapes.decoder else text
+    return text + decoder if plan.shapes.has_decoder else text
 
 
 def _fewest(plan: Plan) -> str:
@@ -166,7 +167,7 @@ def _time(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.measured is not None:
         seconds, peak = plan.measured.seconds, plan.measured.peak_bytes
         yield "measured", f"step {_short(seconds)} s, estimate {speed.step_seconds / seconds - 1:+.0%}"
-        yield "", f"memory {weighed(peak, plan.holdings[0].memory.peak)}"
+        yield "", f"memory {weighed(peak, plan.placements[0].memory.peak)}"
         if plan.measured.runtime_bytes:
             loose = plan.measured.loose_peak_bytes / _GB
             yield "", f"with what the allocator keeps for later {loose:.3g} GB"
@@ -213,7 +214,7 @@ def _as_json(plan: Plan) -> str:
             "assumed_mfu": plan.efficiency,
         },
         "batch": asdict(plan.batch),
-        "memory": [asdict(holding) for holding in plan.holdings],
+        "memory": [asdict(placement) for placement in plan.placements],
         "peak_bytes": {
             **{"kept": plan.kept.peak, "recomputed": plan.recomputed.peak},
             "recomputed_with_decoder": plan.lightest.peak,

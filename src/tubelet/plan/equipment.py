@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,7 +10,6 @@ import torch
 
 from tubelet.doctor.machine import memory_bytes
 from tubelet.plan.count.peaks import GB, TERA, gpu_named, peak_flops
-from tubelet.plan.measure.kernels import Site
 from tubelet.recipe import Run
 from tubelet.train.distributed.device import pick_device, pick_precision, set_threads
 
@@ -17,15 +17,29 @@ HERE: Final = "here"
 
 
 @dataclass(frozen=True)
+class Device:
+    """A device of this machine, and the precision of matrix products there."""
+
+    device: torch.device
+    precision: torch.dtype
+
+    def now(self) -> float:
+        """Seconds of a clock, when all that the device was given is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+@dataclass(frozen=True)
 class Equipment:
-    """`count` devices alike. `peak` in FLOP/s of one, None where unknown; `site` where kernels can be measured."""
+    """`count` devices alike. `peak` in FLOP/s of one, None where unknown; `here` where time can be measured."""
 
     name: str
     count: int
     precision: torch.dtype
     memory_bytes: int
     peak: float | None
-    site: Site | None = None
+    here: Device | None = None
 
     @property
     def number(self) -> int:
@@ -34,7 +48,7 @@ class Equipment:
 
     @property
     def on_gpu(self) -> bool:
-        return self.site is None or self.site.device.type == "cuda"
+        return self.here is None or self.here.device.type == "cuda"
 
 
 def equipment(run: Run, name: str, count: int) -> Equipment:
@@ -58,7 +72,7 @@ def _listed(run: Run, name: str, count: int) -> Equipment:
 def _this_machine(run: Run, count: int) -> Equipment:
     set_threads(run)
     device = pick_device(run)
-    site = Site(device, pick_precision(run, device))
+    here = Device(device, pick_precision(run, device))
     if device.type == "cuda":
         facts = torch.cuda.get_device_properties(device)
         name, memory = facts.name, facts.total_memory
@@ -69,4 +83,4 @@ def _this_machine(run: Run, count: int) -> Equipment:
         if found is None:
             raise ValueError("this system does not say how much memory it has; name the GPU to plan for with --device")
         memory = found
-    return Equipment(name, count, site.precision, memory, peak_flops(device, site.precision), site)
+    return Equipment(name, count, here.precision, memory, peak_flops(device, here.precision), here)

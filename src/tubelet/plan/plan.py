@@ -1,6 +1,6 @@
 """What a run of a recipe takes before it is started: parameters, FLOPs, memory, steps, hours (docs/planning.md).
 
-Nothing here holds weights: parameters are counted on the meta device, all else follows from shapes.
+Nothing here holds weights: all is counted in a step without numbers (`tubelet.plan.count.step`).
 """
 
 from __future__ import annotations
@@ -10,29 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-from torch import nn
-
 from tubelet.data.order import steps_per_epoch
 from tubelet.plan.count.flops import Flops, count_flops
-from tubelet.plan.count.memory import Memory
-from tubelet.plan.count.shapes import UNKNOWN_CLASSES, Layout, layout
+from tubelet.plan.count.memory import USABLE, Batch, Fewest, Memory, MemoryModel, Placement, share_out
+from tubelet.plan.count.step import UNKNOWN_CLASSES, PlannedStep, Recipe, StepShape, plan_step
 from tubelet.plan.equipment import HERE, Equipment, equipment
-from tubelet.plan.holding import USABLE, Batch, Fewest, Holding, Scales, share_out
-from tubelet.plan.measure.bench import step_seconds
-from tubelet.plan.measure.real_steps import MEMORY_STEPS, Rehearsed, rehearse
-from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe
+from tubelet.plan.measure.operators import step_seconds
+from tubelet.plan.measure.real_steps import MEMORY_STEPS, MeasuredSteps, measure_steps
+from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.sets.unlabelled import videos_of_epoch
 from tubelet.spec import replace
 from tubelet.weights.read import read_model
-from tubelet.weights.teachers import planned_target
-
-Recipe = EncoderRun
 
 ASSUMED_EFFICIENCY: Final = 0.30
 """Share of the peak that a step reaches where nothing was measured: ViT-g 0.29 on 8 H100 and 0.44 on 8 A100 (NVIDIA
 NeMo), a small compiled ViT 0.22 on an H100; published runs of VideoMAE 0.04 to 0.17 (docs/planning.md)."""
-LONGEST_REHEARSAL: Final = 300.0
+LONGEST_STEPS: Final = 300.0
 """Seconds that real steps may take, as estimated."""
 
 
@@ -83,46 +76,49 @@ class Plan:
 
     recipe: Recipe
     parameters: dict[str, int]
-    shapes: Layout
+    shapes: StepShape
     flops: Flops
     equipment: Equipment
     efficiency: float | None
     batch: Batch
-    holdings: tuple[Holding, ...]
+    placements: tuple[Placement, ...]
     kept: Memory
     recomputed: Memory
     lightest: Memory
     fewest: Fewest | None
     speed: Speed
     course: Course | None
-    measured: Rehearsed | None
+    measured: MeasuredSteps | None
     notes: tuple[str, ...]
 
 
 def make_plan(recipe: Recipe, question: Question) -> Plan:
     """Plan a run; ValueError where recipe and devices do not fit each other, or data are not there."""
-    shapes, videos = layout(recipe), _videos(recipe, question)  # what can be refused is, before anything is measured
-    flops, parameters = count_flops(shapes), count_parameters(recipe)
+    step, videos = plan_step(recipe), _videos(recipe, question)  # what can be refused is, before anything is measured
     devices = equipment(recipe.run, question.device, question.count)
     batch = share_out(recipe, question.count)
-    scales = Scales(recipe, batch, devices, parameters=parameters["total"])
-    holdings = scales.holdings()
-    speed = _speed(recipe, devices, batch, question, parameters=parameters["total"])
-    form, blocks = holdings[0].form, shapes.blocks
-    measured, refused = _measured(recipe, devices, question, speed.step_seconds, holdings[0].memory.peak)
+    memory = MemoryModel(step, batch, devices)
+    placements = memory.placements()
+    form, flops = placements[0].form, count_flops(step, precision=devices.precision)
+    speed = _speed(step, flops, devices, batch, question)
+    measured, refused = _measured(recipe, devices, question, speed.step_seconds, placements[0].memory.peak)
+
+    def estimate(**recomputing: bool) -> Memory:
+        return MemoryModel(step.recomputing(**recomputing), batch, devices).estimate(form)
+
     return Plan(
         recipe=recipe,
-        parameters=parameters,
-        shapes=shapes,
+        parameters=step.parameters(),
+        shapes=step.shape(),
         flops=flops,
         equipment=devices,
-        efficiency=None if devices.site is not None else question.efficiency,
+        efficiency=None if devices.here is not None else question.efficiency,
         batch=batch,
-        holdings=holdings,
-        kept=scales.weigh(form, recomputed=shapes.recomputed._replace(encoder=0)),
-        recomputed=scales.weigh(form, recomputed=shapes.recomputed._replace(encoder=blocks.encoder)),
-        lightest=scales.weigh(form, recomputed=blocks),
-        fewest=scales.fewest(),
+        placements=placements,
+        kept=estimate(encoder=False),
+        recomputed=estimate(encoder=True),
+        lightest=estimate(encoder=True, decoder=True),
+        fewest=memory.fewest(),
         speed=speed,
         course=_course(recipe, question, videos, speed.step_seconds),
         measured=measured,
@@ -132,31 +128,19 @@ def make_plan(recipe: Recipe, question: Question) -> Plan:
 
 def count_parameters(recipe: Recipe) -> dict[str, int]:
     """Parameters of the parts and in total, without holding one of them."""
-    parts: dict[str, nn.Module]
-    target = planned_target(recipe) if isinstance(recipe, PretrainRecipe) else None
-    with torch.device("meta"):
-        if isinstance(recipe, PretrainRecipe):
-            assert target is not None
-            parts = dict(recipe.model.build(recipe.clip, target).named_children())
-        else:
-            classifier = recipe.model.build(recipe.clip, recipe.outputs or UNKNOWN_CLASSES)
-            parts = {"encoder": classifier.encoder, "head": nn.ModuleList([classifier.fc_norm, classifier.head])}
-    counted = {name: sum(value.numel() for value in part.parameters()) for name, part in parts.items()}
-    return {**counted, "total": sum(counted.values())}
+    return plan_step(recipe).parameters()
 
 
-def _speed(recipe: Recipe, devices: Equipment, batch: Batch, question: Question, *, parameters: int) -> Speed:
-    shapes = layout(recipe)
+def _speed(step: PlannedStep, flops: Flops, devices: Equipment, batch: Batch, question: Question) -> Speed:
     by_part: dict[str, float] = {}
-    if devices.site is not None:
-        pieces = batch.clips_per_device / batch.clips_per_piece
-        by_part = step_seconds(
-            recipe, shapes, devices.site, clips=batch.clips_per_piece, pieces=pieces, parameters=parameters
-        )
+    if devices.here is not None:
+        clips = batch.clips_per_piece
+        pieces = batch.clips_per_device / clips
+        by_part = step_seconds(step, devices.here, clips=clips, pieces=pieces, clip_flops=flops.executed)
         seconds = sum(by_part.values())
     else:
         assert devices.peak is not None
-        seconds = batch.clips_per_device * count_flops(shapes).executed / (devices.peak * question.efficiency)
+        seconds = batch.clips_per_device * flops.executed / (devices.peak * question.efficiency)
     return Speed(seconds, batch.clips / seconds, by_part)
 
 
@@ -187,20 +171,20 @@ def _course(recipe: Recipe, question: Question, videos: int | None, seconds: flo
 
 def _measured(
     recipe: Recipe, devices: Equipment, question: Question, seconds: float, peak: int
-) -> tuple[Rehearsed | None, list[str]]:
+) -> tuple[MeasuredSteps | None, list[str]]:
     """Real steps of one device's share of the batch, or why there are none."""
-    if devices.site is None or question.steps == 0:
+    if devices.here is None or question.steps == 0:
         return None, []
     expected = seconds * (1 + question.steps + MEMORY_STEPS)
-    if expected > LONGEST_REHEARSAL:
-        few = max(1, int(recipe.run.batch_size * LONGEST_REHEARSAL / (2 * expected)))
+    if expected > LONGEST_STEPS:
+        few = max(1, int(recipe.run.batch_size * LONGEST_STEPS / (2 * expected)))
         smaller = f"run.batch_size={few} run.accumulate=1"
         return None, [f"no real steps: they would take about {expected:.0f} s; {smaller} can be measured"]
     if peak > USABLE * devices.memory_bytes:
         return None, ["no real steps: their memory would not fit"]
     share = recipe.run.batch_size // question.count
     alone: Any = replace(recipe, run=replace(recipe.run, batch_size=share))
-    return rehearse(alone, steps=question.steps), []
+    return measure_steps(alone, steps=question.steps), []
 
 
 def _nobody_listens(line: str) -> None:
@@ -225,8 +209,8 @@ def teacher_notes(recipe: FinetuneRecipe) -> list[str]:
     if not isinstance(found.recipe, FinetuneRecipe) or not found.has_head:
         raise ValueError(f"{found.file}: no classes in it ({found.format}), so it cannot be a teacher")
     numbers = sum(math.prod(value.shape) for value in found.state.values())
-    forward = count_flops(layout(found.recipe)).forward
-    student = count_flops(layout(replace(recipe, distill=None))).training
+    forward = count_flops(plan_step(found.recipe)).forward
+    student = count_flops(plan_step(replace(recipe, distill=None))).training
     return [
         f"{left_out}: {forward / 1e9:.4g} G a clip, {forward / student:.0%} of the student's training; "
         f"{4 * numbers / 1e9:.3g} GB whole on each device"

@@ -14,7 +14,7 @@ from typing import Final
 import torch
 
 from tubelet.plan.count.flops import count_flops
-from tubelet.plan.count.shapes import layout
+from tubelet.plan.count.step import plan_step
 from tubelet.recipe import EncoderRun
 from tubelet.spec import did_you_mean
 from tubelet.targets.unions import Target
@@ -117,7 +117,7 @@ def throughput_scale_of(recipe: EncoderRun, target: Target | None = None) -> Thr
     run = recipe.run
     device = pick_device(run)
     return ThroughputScale(
-        clip_flops=float(count_flops(layout(recipe, target)).training),
+        clip_flops=float(count_flops(plan_step(recipe, target)).training),
         devices=place().world,
         peak=peak_flops(device, pick_precision(run, device)),
     )

@@ -28,9 +28,7 @@ from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import Finetuning
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
-from tubelet.models.mvit.model import MViTSpec, Stage
-from tubelet.models.vit import ViTSpec
-from tubelet.plan.count.shapes import UNKNOWN_CLASSES
+from tubelet.plan.count.step import UNKNOWN_CLASSES
 from tubelet.recipe import EncoderRun, FinetuneRecipe, PretrainRecipe, encoder_run, parse_recipe, to_yaml
 from tubelet.rng import generator, step_rng
 from tubelet.spec import replace
@@ -48,16 +46,11 @@ MEMORY_STEPS: Final = 2
 """The second has all states of the optimiser."""
 _RESULT: Final = "measured.json"
 
-_TINY_VIT: Final = MaskedAutoencoderSpec(
-    encoder=ViTSpec(width=64, depth=2, heads=2, patch=8), decoder=DecoderSpec(width=64, depth=2, heads=2)
-)
-_TINY_MVIT: Final = MViTSpec(width=32, depth=3, stages=(Stage(start=1), Stage(start=2)), kv_stride=(1, 4, 4))
-
 Recipe = EncoderRun
 
 
 @dataclass(frozen=True)
-class Rehearsed:
+class MeasuredSteps:
     """Median `seconds` of a step after the first, without waiting for data; bytes at the peak of a step.
 
     `loose_peak_bytes` is the peak with the allocator as it comes, which keeps pieces for later. `runtime_bytes` were
@@ -81,7 +74,7 @@ class _Found:
     after: int
 
 
-def rehearse(recipe: Recipe, *, steps: int) -> Rehearsed:
+def measure_steps(recipe: Recipe, *, steps: int) -> MeasuredSteps:
     """Take `steps` steps after a first one. ValueError where they fail, with the last line of what was said.
 
     What stays of them when their tensors are gone are kernels that were compiled for their shapes.
@@ -89,10 +82,10 @@ def rehearse(recipe: Recipe, *, steps: int) -> Rehearsed:
     on_gpu = pick_device(recipe.run).type == "cuda"
     timed = _in_process(recipe, 1 + steps, {})
     if on_gpu:
-        return Rehearsed(timed.seconds, timed.peak, timed.peak, 0)
+        return MeasuredSteps(timed.seconds, timed.peak, timed.peak, 0)
     weighed = _in_process(recipe, MEMORY_STEPS, GIVES_BACK)
     runtime = max(weighed.before, weighed.after)
-    return Rehearsed(timed.seconds, max(0, weighed.peak - runtime), max(0, timed.peak - runtime), runtime)
+    return MeasuredSteps(timed.seconds, max(0, weighed.peak - runtime), max(0, timed.peak - runtime), runtime)
 
 
 def _in_process(recipe: Recipe, steps: int, settings: dict[str, str]) -> _Found:
@@ -193,13 +186,13 @@ def _take(recipe: Recipe, steps: int) -> list[float]:
     clock = _Clock(steps)
     with tempfile.TemporaryDirectory() as out:
         try:
-            fit(made_up_job(_for_rehearsal(recipe), Path(out), steps), clock)
+            fit(made_up_job(_without_extras(recipe), Path(out), steps), clock)
         except _Enough:
             return clock.seconds
     raise AssertionError("the run ended by itself")
 
 
-def _for_rehearsal(recipe: Recipe) -> Any:
+def _without_extras(recipe: Recipe) -> Any:
     """No warm-up, no workers, no checkpoint, a look at every step."""
     return replace(
         recipe,
@@ -212,10 +205,14 @@ def _for_rehearsal(recipe: Recipe) -> Any:
 
 def _tiny(recipe: Recipe) -> PretrainRecipe:
     """A step of this loads what every step needs: kernels, buffers of threads, modules imported late."""
+    encoder = type(recipe.model.encoder).tiny()
+    decoder = DecoderSpec(width=64, depth=2, heads=2)
     return PretrainRecipe(
         name="warm",
         clip=ClipShape(frames=16, size=64),
-        model=MaskedPredictorSpec(encoder=_TINY_MVIT) if isinstance(recipe.model.encoder, MViTSpec) else _TINY_VIT,
+        model=MaskedAutoencoderSpec(encoder=encoder, decoder=decoder)
+        if encoder.can_drop
+        else MaskedPredictorSpec(encoder=encoder),
         mask=Tube(ratio=0.5),
         run=replace(recipe.run, batch_size=2, accumulate=1),
     )
