@@ -7,12 +7,15 @@ import sys
 from typing import Any
 
 import pytest
+from toy_dvae import write_dvae
 from toy_run import finetune_recipe, pretrain_recipe
 
+from tubelet.models.tokenizers.dvae import DvaeSpec
 from tubelet.plan.plan import Plan, Question, count_parameters, make_plan
 from tubelet.recipe import encoder_run, override
 from tubelet.recipes import RECIPES
 from tubelet.spec import replace
+from tubelet.weights.tensors.files import read_tensors
 
 H100S = Question(device="H100", count=8, videos=240_000, efficiency=0.4)
 
@@ -153,6 +156,21 @@ def test_real_steps_stand_beside_the_estimate() -> None:
     assert 0 < plan.measured.seconds < 10
     assert plan.measured.runtime_bytes > 100e6
     assert 0 < plan.measured.peak_bytes < 200e6
+
+
+def test_the_file_of_a_teacher_is_read_once(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, opened = tmp_path / "encoder.safetensors", []
+    write_dvae(DvaeSpec(width=8, groups=2, blocks=1, vocabulary=11), file)
+
+    def counted(path: Any, **options: Any) -> Any:
+        opened.append(path)
+        return read_tensors(path, **options)
+
+    monkeypatch.setattr("tubelet.weights.dalle.read_tensors", counted)
+    recipe = pretrain_recipe("target=tokens", f"target.teacher={file}", "model.encoder.checkpointing=true")
+    plan = make_plan(recipe, Question(device="L4", videos=100))
+    assert plan.shapes.outputs == 11
+    assert opened == [file]
 
 
 def test_steps_that_would_take_too_long_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

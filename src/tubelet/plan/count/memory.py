@@ -1,8 +1,9 @@
 """Memory of a training step on one device: what a step without numbers holds, and what lies still beside it.
 
 Bytes for each parameter: 4 the weight, 4 its gradient, 8 AdamW, 4 the average (`ema`); fp32, whatever the precision.
-Clips wait as bytes, on a GPU two steps of them. All else is made in a step and followed there (`StepTrace`): the
-peak is the largest of its moments, of making the targets (`peak_bytes` of a target), and of the update (all gradients).
+Clips wait as bytes, on a GPU two steps of them. All else is made in a step and followed there (`StepTrace`). The peak
+is the largest of its moments, the making of targets among them (a target's `peak_bytes`), and of the update (all
+gradients).
 
 A model is placed whole on each device (one device, or DDP), or its weights, gradients, AdamW and average are divided by
 the devices (FSDP). Then weights and gradients of two blocks are whole for a while, and so are weights outside blocks.

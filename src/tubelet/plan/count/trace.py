@@ -352,8 +352,8 @@ def _convolution_backward(gradient: Tensor, video: Tensor, weight: Tensor, *othe
     torch's own count takes grouped convolutions for dense ones.
     """
     transposed, wanted = others[4], sum(one is not None for one in out_val[:2])
-    count = conv_flop_count(list(video.shape), list(weight.shape), list(gradient.shape), transposed)
-    return int(wanted * count)
+    count: int = conv_flop_count(list(video.shape), list(weight.shape), list(gradient.shape), transposed)
+    return wanted * count
 
 
 def _tensors(held: Any) -> Iterator[Tensor]:

@@ -1,6 +1,17 @@
 """Signs of life: each process counts where the others can see it, so that a dead one is noticed in bounded time.
 
 Time is counted in own beats, never read from a clock: a machine that was suspended wakes up with nobody dead.
+
+What torch has for it (2.13) does not do:
+- torchrun's agent sees a process that exits, not one that hangs. It then ends the others of its machine with SIGTERM
+  and no reason, and notices agents of other machines by their own keep-alive, in minutes. A scheduler has none.
+- `monitored_barrier` names the rank that is missing, but it is a collective that all ranks must enter, of gloo only: in
+  every step it would make ranks wait for each other, and it finds nothing while they are within the step.
+- Store barriers (`store_util.barrier`) must be entered by all as well, and wait for a fixed time.
+- NCCL's watchdog (TORCH_NCCL_ASYNC_ERROR_HANDLING) aborts after the timeout of the group, which must be longer than the
+  longest save or evaluation, with SIGABRT and no word of who is missing; gloo has no watchdog.
+- `torch.distributed.elastic.timer` ends a process that overruns its own deadline, and needs an agent that polls it.
+So a lost rank is found here, within `lost_after_seconds`, with or without torchrun, on gloo and NCCL alike.
 """
 
 from __future__ import annotations
