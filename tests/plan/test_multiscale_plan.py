@@ -180,6 +180,6 @@ def test_an_image_is_planned_as_a_clip_of_one_frame(tmp_path: Any) -> None:
 def test_measuring_draws_nothing_of_its_own() -> None:
     state = torch.get_rng_state()
     step = plan_step(classify(replace(SMALL, drop_path=0.5)))
-    found = step_seconds(step, Device(CPU, torch.float32), clips=1, pieces=1, clip_flops=10**9)
+    found = step_seconds(step, Device(CPU, torch.float32), clips=1, pieces=1.0, clip_flops=10**9)
     assert torch.equal(state, torch.get_rng_state())
     assert all(seconds > 0 for seconds in found.values())
