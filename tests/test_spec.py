@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from tubelet.spec import ByKind, Spec, did_you_mean, explain, replace
+from tubelet.spec import ByKind, OneOf, Spec, did_you_mean, explain, kinds_of, replace
 
 
 class Round(Spec):
@@ -18,8 +18,13 @@ class Square(Spec):
     side: float = 2.0
 
 
+SHAPES = kinds_of(Round | Square)
+
+
 class Drawing(Spec):
-    shape: Annotated[Round | Square, Field(discriminator="kind"), ByKind] = Round()
+    shape: Annotated[Round | Square, OneOf()] = Round()
+    frame: Annotated[Spec, OneOf(SHAPES, unnamed="square")] | None = None
+    corners: tuple[Annotated[Round | Square, OneOf()], ...] = ()
     spare: Round | None = None
     copies: int = 1
 
@@ -45,9 +50,39 @@ def test_a_wrong_value_is_shown_with_its_place() -> None:
     assert "'many'" in line
 
 
-def test_an_unknown_kind_lists_the_kinds() -> None:
-    line = problem({"shape": "star"})
-    assert "'round', 'square'" in line
+def test_an_unknown_kind_says_which_there_are() -> None:
+    assert problem({"shape": "star"}) == "shape: unknown kind 'star'; did you mean 'square'?"
+    assert problem({"corners": ["round", {"kind": "x"}]}) == "corners.1: unknown kind 'x'; choose from round, square"
+    assert problem({"shape": {"radius": 2}}) == "shape: the kind is missing; choose from round, square"
+    assert problem({"shape": 3}) == "shape: needs a kind; choose from round, square"
+    assert problem({"shape": {"kind": ["{x}"]}}) == "shape: unknown kind ['{x}']; choose from round, square"
+
+
+def test_an_error_is_placed_as_a_user_writes_it() -> None:
+    assert problem({"shape": {"kind": "round", "radius": -1}}).startswith("shape.radius: ")
+    assert problem({"frame": {"sid": 3}}) == "unknown field 'frame.sid'; did you mean 'side'?"
+
+
+def test_a_kind_that_is_added_to_the_table_can_be_read_and_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Star(Spec):
+        kind: Literal["star"] = "star"
+        points: int = 5
+
+    monkeypatch.setitem(SHAPES, "star", Star)
+    drawing = Drawing.model_validate({"frame": {"kind": "star", "points": 6}})
+    assert drawing.frame == Star(points=6)
+    assert Drawing.model_validate_json(drawing.model_dump_json()) == drawing
+    assert drawing.model_dump(exclude_defaults=True) == {"frame": {"points": 6}}
+    assert problem({"frame": {"kind": "star", "points": "x"}}).startswith("frame.points: ")
+
+
+def test_a_schema_is_that_of_the_union() -> None:
+    class Other(Spec):
+        shape: Annotated[Round | Square, Field(discriminator="kind"), ByKind] = Round()
+
+    shape = Drawing.model_json_schema()["properties"]["shape"]
+    assert shape == Other.model_json_schema()["properties"]["shape"]
+    assert Drawing.model_validate({"frame": {}}).frame == Square()
 
 
 def test_a_part_can_be_named_by_its_kind_alone() -> None:

@@ -102,7 +102,7 @@ def test_stages_are_filled_in_seeded_and_changed() -> None:
         ("two.sed=1", "stage 'two': fine: unknown field 'sed'; did you mean 'seed'?"),
         ("two", "write a change as field=value"),
         ("nam=1", "unknown field 'nam'; did you mean 'name'?"),
-        ("one.mask.ratio=2", "stage 'one': pre: mask.tube.ratio"),
+        ("one.mask.ratio=2", "stage 'one': pre: mask.ratio"),
     ],
 )
 def test_a_wrong_change_is_one_clear_line(change: str, words: str) -> None:

@@ -55,7 +55,7 @@ def test_a_part_that_was_absent_can_be_filled() -> None:
         ("optim.lr", "write a change as field=value"),
         ("optim.lr=fast", "optim.lr"),
         ("mask=tub", "'tube'"),
-        ("mask.ratio=1.5", "mask.tube.ratio"),
+        ("mask.ratio=1.5", "mask.ratio"),
         ("name.x=1", "'name' has no fields"),
         ("data.augment.erase.probabilty=0.5", "did you mean 'probability'?"),
         ("model.encoder.heads=5", "not a multiple of heads"),
