@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
+from plain_swin import Weights, fused
 from swin import build_classifier, build_streams, gradients, spec_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from golden import Case, assert_grad_norms, assert_output, load_case
 from tubelet.methods.classifier import Classifier
+from tubelet.models.swin.layers import PatchEmbed
+from tubelet.models.swin.model import Swin
 from tubelet.nn.windows import WindowRule
 from tubelet.types import Grid
-from tubelet.weights.swin.names import BEVT_ENCODER, CLASSIFIER, without_fixed
+from tubelet.weights.swin.names import BEVT_ENCODER, BEVT_IMAGE_EMBEDDING, CLASSIFIER, without_fixed
 from tubelet.weights.tensors.rename import to_official
+
+STREAMS = ["video", "image"]
+Streams = tuple[Swin, PatchEmbed]
 
 
 @pytest.fixture(scope="module")
@@ -84,83 +90,64 @@ def test_their_indices_are_ours(case: Case) -> None:
         assert torch.equal(window.rows, theirs[:length, :length])
 
 
-# BEVT: the backbone's two streams, and what its release puts behind them, written out plainly here
+# BEVT: the backbone's two streams; what its release puts behind them is written out plainly in `plain_swin`
 
 
-def fused(weights: dict[str, Tensor], norm: nn.Module, fine: Tensor, coarse: Tensor, *, frames: int) -> Tensor:
-    """Tokens of the finer of two stages, [B,C,t,h,w], with the last one upsampled: what the release predicts from.
+def features_of(bevt: Case, streams: Streams, stream: str, *, masked: bool, weights: Weights) -> Tensor:
+    encoder, image = streams
+    pixels, hidden = bevt.input[stream], bevt.input[f"{stream}_mask"].bool()
+    if stream == "image":
+        pixels, hidden = pixels.unsqueeze(2), hidden.unsqueeze(1)
+    embed = encoder.patch_embed if stream == "video" else image
+    video = encoder.normalise.inverse(pixels)
+    stages = encoder.stage_tokens(video, hidden=hidden if masked else None, embed=embed)
+    grids = encoder.spec.stage_grids(embed.grid_of(video))
+    fine, coarse = (tokens.unflatten(1, tuple(grid)) for tokens, grid in zip(stages[-2:], grids[-2:], strict=True))
+    frames = video.shape[2] if stream == "video" else 0
+    return fused(weights, encoder.norm, fine, coarse, frames=frames)
 
-    `frames` > 0 brings back the frames of a clip.
-    """
-    named = {name.removeprefix("backbone."): value for name, value in weights.items()}
-    if frames:
-        wide = F.conv_transpose3d(coarse, named["fpn_s.0.weight"], named["fpn_s.0.bias"], stride=(1, 2, 2))
-        down = "lm_down_st.0"
-    else:
-        flat = F.conv_transpose2d(coarse[:, :, 0], named["fpn.0.weight"], named["fpn.0.bias"], stride=2)
-        wide, down = flat.unsqueeze(2), "lm_down"
-    both = torch.cat([fine, wide], dim=1).movedim(1, -1)
-    joint = F.linear(both, named[f"{down}.weight"], named[f"{down}.bias"]).movedim(-1, 1)
-    if frames:
-        step = named["fpn_t.0.weight"].shape[2]
-        joint = F.conv_transpose3d(joint, named["fpn_t.0.weight"], named["fpn_t.0.bias"], stride=(step, 1, 1))
-        assert joint.shape[2] == frames
-    normed: Tensor = norm(joint.movedim(1, -1))
-    return normed.flatten(1, 3)
+
+def behind_backbone(weights: Weights) -> Weights:
+    return {name.removeprefix("backbone."): value for name, value in weights.items()}
 
 
 @pytest.mark.parametrize("masked", [True, False], ids=["masked", "unmasked"])
-@pytest.mark.parametrize("stream", ["video", "image"])
+@pytest.mark.parametrize("stream", STREAMS)
 def test_both_streams_of_bevt(bevt: Case, stream: str, masked: bool) -> None:
-    encoder, image = build_streams(bevt)
-    pixels = bevt.input[stream] if stream == "video" else bevt.input[stream].unsqueeze(2)
-    hidden = bevt.input[f"{stream}_mask"].bool()
-    hidden = hidden if stream == "video" else hidden.unsqueeze(1)
-    video = encoder.normalise.inverse(pixels)
-    embed = encoder.patch_embed if stream == "video" else image
-    stages = encoder.stage_tokens(video, hidden=hidden if masked else None, embed=embed)
-    grids = encoder.spec.stage_grids(embed.grid_of(video))
-    fine, coarse = (
-        tokens.mT.unflatten(2, tuple(grid)) for tokens, grid in zip(stages[-2:], grids[-2:], strict=True)
-    )
-    frames = video.shape[2] if stream == "video" else 0
-    name = f"{stream}_features" if masked else f"{stream}_features_unmasked"
-    features = fused(bevt.weight, encoder.norm, fine, coarse, frames=frames)
+    features = features_of(bevt, build_streams(bevt), stream, masked=masked, weights=behind_backbone(bevt.weight))
     allowed = bevt.tolerance(f"{stream}_features")
-    torch.testing.assert_close(features.detach(), bevt.output[name], atol=allowed["atol"], rtol=allowed["rtol"])
+    wanted = bevt.output[f"{stream}_features" if masked else f"{stream}_features_unmasked"]
+    torch.testing.assert_close(features.detach(), wanted, atol=allowed["atol"], rtol=allowed["rtol"])
 
 
-def test_bevts_losses_and_the_gradients_of_what_streams_share(bevt: Case) -> None:
-    encoder, image = build_streams(bevt)
-    loss = torch.zeros(())
-    for stream in ("video", "image"):
-        pixels, hidden = bevt.input[stream], bevt.input[f"{stream}_mask"].bool()
-        ids = bevt.output[f"{stream}_token_ids"]
-        if stream == "image":
-            pixels, hidden = pixels.unsqueeze(2), hidden.unsqueeze(1)
-        video = encoder.normalise.inverse(pixels)
-        embed = encoder.patch_embed if stream == "video" else image
-        stages = encoder.stage_tokens(video, hidden=hidden, embed=embed)
-        grids = encoder.spec.stage_grids(embed.grid_of(video))
-        fine, coarse = (
-            tokens.mT.unflatten(2, tuple(grid)) for tokens, grid in zip(stages[-2:], grids[-2:], strict=True)
-        )
-        frames = video.shape[2] if stream == "video" else 0
-        features = fused(bevt.weight, encoder.norm, fine, coarse, frames=frames)
-        logits = F.linear(features, bevt.weight["cls_head.lm_head.weight"], bevt.weight["cls_head.lm_head.bias"])
-        allowed = bevt.tolerance(f"{stream}_logits")
-        torch.testing.assert_close(
-            logits.detach(), bevt.output[f"{stream}_logits"], atol=allowed["atol"], rtol=allowed["rtol"]
-        )
-        rows = hidden.repeat_interleave(frames // hidden.shape[1], dim=1) if frames else hidden
-        weight = bevt.meta["config"]["head"]["loss_weight_3d" if stream == "video" else "loss_weight_2d"]
-        part = weight * F.cross_entropy(logits[rows.flatten(1)], ids.reshape(len(ids), -1)[rows.flatten(1)])
+def test_losses_and_gradients_of_both_streams_of_bevt(bevt: Case) -> None:
+    streams = build_streams(bevt)
+    encoder, image = streams
+    behind = {name: value.clone().requires_grad_() for name, value in bevt.weight.items() if is_behind(name)}
+    named, loss = behind_backbone(behind), torch.zeros(())
+    for stream in STREAMS:
+        features = features_of(bevt, streams, stream, masked=True, weights=named)
+        logits = F.linear(features, named["cls_head.lm_head.weight"], named["cls_head.lm_head.bias"])
+        assert_output(bevt, f"{stream}_logits", logits)
+        ids, hidden = bevt.output[f"{stream}_token_ids"], bevt.input[f"{stream}_mask"].bool()
+        rows = hidden.repeat_interleave(ids.shape[1] // hidden.shape[1], dim=1).flatten(1)
+        factor = bevt.meta["config"]["head"]["loss_weight_3d" if stream == "video" else "loss_weight_2d"]
+        part = factor * F.cross_entropy(logits[rows], ids.flatten(1)[rows])
         assert_output(bevt, f"loss_{stream}", part)
         loss = loss + part
     assert_output(bevt, "loss", loss)
     loss.backward()
     found = gradients(encoder, BEVT_ENCODER)
-    norms = {name: value.norm() for name, value in found.items()}
-    listed = {name: value[0] for name, value in bevt.grad_norm.items() if name in norms}
-    assert listed.keys() == norms.keys()
-    torch.testing.assert_close(norms, listed, rtol=1e-3, atol=1e-7)
+    flat = {name: value.squeeze(2) if name == "proj.weight" else value for name, value in image_gradients(image).items()}
+    found |= to_official(flat, BEVT_IMAGE_EMBEDDING)
+    found |= {name: value.grad for name, value in behind.items() if value.grad is not None}
+    assert_grad_norms(bevt, found)
+
+
+def image_gradients(image: nn.Module) -> dict[str, Tensor]:
+    return {name: value.grad for name, value in image.named_parameters() if value.grad is not None}
+
+
+def is_behind(name: str) -> bool:
+    """Whether a weight is of BEVT's decoder or head."""
+    return name.startswith(("backbone.fpn", "backbone.lm_down", "cls_head.lm_head"))
