@@ -24,8 +24,8 @@ from torch import Tensor
 
 from common import append, facts, interleaved, medians, spread
 from tubelet.models.mvit.model import MViT
-from tubelet.models.mvit.spec import mvit_s
-from tubelet.nn.multiscale import attention as pooling_attention
+from tubelet.models.mvit.model import MVIT_S
+from tubelet.models.mvit import layers as pooling_attention
 from tubelet.plan.measure.real_steps import GIVES_BACK, forget_peak, resident_bytes
 from tubelet.rng import generator, step_rng
 from tubelet.spec import replace
@@ -94,7 +94,9 @@ def made_up(clips: int, device: torch.device) -> tuple[MViT, Tensor, Tensor]:
     """The encoder with seeded weights, clips of noise, and 40 % hidden cells of 32 pixels."""
     clip = ClipShape()
     with step_rng(0, 0):
-        encoder = MViT(replace(mvit_s(), widen_in="mlp", last_stage_stride=1), clip)
+        spec = replace(MVIT_S, widen_in="mlp", last_stage_stride=1)
+        encoder = spec.build(clip, final_norm=False, masked=True)
+    assert isinstance(encoder, MViT)
     rng = generator(0)
     video = rng.integers(0, 256, (clips, 3, clip.frames, clip.size, clip.size), dtype="uint8")
     hidden = rng.random((clips, 8, 7, 7)) < 0.4
@@ -114,7 +116,7 @@ def attention(form: str) -> Iterator[None]:
 def step(encoder: MViT, video: Tensor, hidden: Tensor, precision: str) -> tuple[Tensor, Tensor]:
     """Tokens, and the gradient that comes out last."""
     with torch.autocast(video.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        tokens = encoder(video, hidden)
+        tokens = encoder(video, hidden=hidden)
     tokens.float().square().mean().backward()
     gradient = encoder.patch_embed.weight.grad
     assert gradient is not None

@@ -7,18 +7,22 @@ tokens, vector = model.encode(clip)
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tubelet import models
     from tubelet.inference.clips import read_clip
     from tubelet.inference.model import Encoded, Model, Scores, load
 
 __version__ = "0.1.0"
-__all__ = ["Encoded", "Model", "Scores", "__version__", "load", "read_clip"]
+__all__ = ["Encoded", "Model", "Scores", "__version__", "load", "models", "read_clip"]
 
 
 def __getattr__(name: str) -> Any:
     """Import what is heavy when it is first used: `import tubelet` alone does not load torch."""
+    if name == "models":
+        return import_module("tubelet.models")
     if name == "read_clip":
         from tubelet.inference.clips import read_clip
 

@@ -44,6 +44,10 @@ class ClipShape(Spec):
     frames: int = Field(default=16, ge=1)
     size: int = Field(default=224, ge=1)
 
+    def words(self) -> str:
+        """For a message: `16 frames of 224 x 224`."""
+        return f"{self.frames} frames of {self.size} x {self.size}"
+
     def grid(self, cube: Cube) -> Grid:
         """Token grid for a cube; ValueError where the cube does not divide the clip."""
         if self.frames % cube.frames:

@@ -110,7 +110,7 @@ def test_the_checkpoints_are_those_of_a_run_without_a_teacher(videos: Path, teac
         other = load_file(saved(tmp_path / "taught")[-1] / file.name)
         assert plain == {name: value.shape for name, value in other.items()}, file.name
     student = load_classifier(tmp_path / "taught")
-    assert student.classifier.encoder.spec.width == 32
+    assert student.classifier.encoder.out_width == 32
     weights = load_classifier(teacher)
     assert notes.facts[0].parameters == sum(value.numel() for value in student.classifier.parameters())
     [line] = [line for line in notes.lines if line.startswith("teacher: ")]
@@ -266,9 +266,7 @@ def distill_job(out: Path, *changes: str) -> Job:
     assert isinstance(tuned, Finetuning)
     recipe = finetune_recipe(*changes)
     method = Distillation(tuned.classifier, recipe.mixing, teacher=teacher, distill=Distill(label_weight=0.1))
-    groups = parameter_groups(
-        dict(method.named_parameters()), weight_decay=0.05, layer_decay=0.75, prefix="classifier.encoder."
-    )
+    groups = parameter_groups(method, weight_decay=0.05, layer_decay=0.75, encoder=method.classifier.encoder)
     return Job(recipe, out, method, groups, plain.dataset, ema=Ema(method, decay=0.9))
 
 

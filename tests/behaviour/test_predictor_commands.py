@@ -14,7 +14,7 @@ from toy_run import CLIP, VIT, Notes, finetune_recipe, log_lines, pretrain_recip
 import tubelet
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
-from tubelet.models.mvit.spec import MViTSpec, Stage
+from tubelet.models.mvit.model import MViTSpec, Stage
 from tubelet.models.vit import ViTSpec
 from tubelet.recipe import (
     FinetuneRecipe,

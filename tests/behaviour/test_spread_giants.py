@@ -205,7 +205,7 @@ def test_no_rank_but_the_first_ever_has_the_weights_in_memory(tmp_path: Path) ->
 
 
 def replace_method(job: Any, method: torch.nn.Module) -> Any:
-    return with_changes(job, method=method, groups=parameter_groups(dict(method.named_parameters()), weight_decay=0.05))
+    return with_changes(job, method=method, groups=parameter_groups(method, weight_decay=0.05))
 
 
 def test_constants_are_right_in_every_rank(tmp_path: Path) -> None:

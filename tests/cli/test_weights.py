@@ -139,7 +139,7 @@ def test_another_clip_is_interpolated_and_said(
     pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, said = output(capsys, "import", pretrained, "-o", tmp_path / "run", *HEADS, "--frames", "8", "--size", "24")
-    assert "positions of 4 frames of 16 x 16 interpolated to 8 frames of 24 x 24" in said
+    assert "positions of 4 frames of 16 x 16 are interpolated to 8 frames of 24 x 24" in said
     recipe = read_model(tmp_path / "run").recipe
     assert isinstance(recipe.model.encoder, ViTSpec)
     assert (recipe.clip, recipe.model.encoder.positions) == (ClipShape(frames=8, size=24), CLIP)

@@ -10,7 +10,7 @@ from toy_run import Notes
 from tubelet.inference.model import load
 from tubelet.methods.classifier import Classifier, ClassifierSpec, Finetuning
 from tubelet.models.mvit.model import MViT
-from tubelet.models.mvit.spec import MViTSpec, Stage
+from tubelet.models.mvit.model import MViTSpec, Stage
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import NO_MIXING, Mixing
 from tubelet.recipe import FinetuneRecipe, Optim, Schedule, override, read_recipe, to_yaml

@@ -12,7 +12,7 @@ from tubelet.masks import All, BlockTube, Cube, Frame, MaskRule, Random, Running
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.predictor import MaskedPredictor, MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
-from tubelet.models.vit import ViTSpec
+from tubelet.models.vit import ViT, ViTSpec
 from tubelet.nn.pixels import all_cubes
 from tubelet.recipe import override
 from tubelet.targets.pixels import NormalisedPixels, Pixels
@@ -80,6 +80,7 @@ def test_the_loss_is_a_mean_over_hidden_tokens_one_by_one(rule: MaskRule) -> Non
     method, data = build(), batch(rule)
     video, hidden = data.clips["video"].video, mask(rule).hidden.flatten(1)
     encoder = method.encoder
+    assert isinstance(encoder, ViT)
     everywhere = torch.arange(GRID.tokens).expand(4, -1).contiguous()
     with torch.no_grad():
         tokens = encoder.patch_embed(encoder.normalise(all_cubes(video, method.cube)))

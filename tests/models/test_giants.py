@@ -46,5 +46,5 @@ def test_the_mlp_of_a_giant_is_6144_wide_also_after_a_trip_through_yaml() -> Non
     recipe = PretrainRecipe(name="giant", model=MaskedAutoencoderSpec(encoder=GIANT[0], decoder=GIANT[1]))
     for spec in (GIANT[0], parse_recipe(to_yaml(recipe), "recipe").model.encoder):
         with torch.device("meta"):
-            blocks = ClassifierSpec(encoder=spec).build(CLIP, 400).encoder.blocks
+            blocks = ClassifierSpec(encoder=spec).build(CLIP, 400).encoder.stack()
         assert {block.mlp.fc1.out_features for block in blocks if isinstance(block, Block)} == {6144}

@@ -8,8 +8,8 @@ from torch import nn
 
 from tubelet.nn.attention import CPU_FLOAT32_TOKENS, CPU_PLAIN_TOKENS, Attention, attend
 from tubelet.nn.block import Block
-from tubelet.nn.cpu import attention as cpu_attention
-from tubelet.nn.cpu.attention import blocked_attention
+from tubelet.nn import cpu as cpu_attention
+from tubelet.nn.cpu import blocked_attention
 from tubelet.nn.drop_path import DropPath, drop_path_rates
 from tubelet.nn.init import mask_token_, truncated_normal_, xavier_
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tubelet.nn.patch import OverlappingCubes
+from tubelet.models.mvit.layers import OverlappingCubes
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from tubelet.nn.cpu.pooling import depthwise
-from tubelet.nn.multiscale.attention import Pool, Pooling, PoolingAttention, attend_fused, attend_plain, pooled_grid
-from tubelet.nn.multiscale.block import PoolingBlock, pool_skip
-from tubelet.nn.multiscale.relative import RelativePositions, distances, places, stretch_rows
+from tubelet.nn.cpu import depthwise
+from tubelet.models.mvit.layers import Pool, Pooling, PoolingAttention, attend_fused, attend_plain, pooled_grid
+from tubelet.models.mvit.layers import PoolingBlock, pool_skip
+from tubelet.models.mvit.layers import RelativePositions, distances, places, stretch_rows
 from tubelet.types import Grid
 
 POOLING = Pooling(

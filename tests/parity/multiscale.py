@@ -13,7 +13,7 @@ from golden import Case
 from tubelet.methods.classifier import Classifier, ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictor, MaskedPredictorSpec
 from tubelet.models.encoders import Encoder
-from tubelet.models.mvit.spec import MViTSpec, Stage
+from tubelet.models.mvit.model import MViT, MViTSpec, Stage
 from tubelet.targets.hog import Hog
 from tubelet.targets.pixels import FramePixels
 from tubelet.types import ClipShape
@@ -127,4 +127,5 @@ def gradients(module: nn.Module, pairs: Pairs) -> dict[str, Tensor]:
 
 def pixels_of(case: Case, encoder: Encoder) -> Tensor:
     """The model takes pixels 0..255: theirs come normalised, so they are taken back, as floats."""
+    assert isinstance(encoder, MViT)
     return encoder.normalise.inverse(case.input["video"])

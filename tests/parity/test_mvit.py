@@ -45,7 +45,7 @@ def test_classifier_outputs_loss_and_gradients(case: Case, classifier: Classifie
     found: list[Tensor] = []
     hooks = [
         block.register_forward_hook(lambda _module, _inputs, output: found.append(output))
-        for block in classifier.encoder.blocks
+        for block in classifier.encoder.stack()
     ]
     video = pixels_of(case, classifier.encoder)
     pooled = classifier.features(video)

@@ -16,8 +16,7 @@ from torch.nn import functional as F
 
 from golden import assert_grad_norms, assert_output, load_case
 from tubelet.methods.classifier import ClassifierSpec
-from tubelet.models.mvit.model import MViT
-from tubelet.models.mvit.spec import MViTSpec, Stage
+from tubelet.models.mvit.model import MViT, MViTSpec, Stage
 from tubelet.types import ClipShape
 from tubelet.weights.slowfast.names import CLASSIFIER, MASKFEAT, MEAN_CLASSIFIER
 from tubelet.weights.tensors.rename import to_official

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from golden import load_json
 from tubelet.methods.classifier import ClassifierSpec
-from tubelet.models.mvit.spec import MViTSpec, Stage
-from tubelet.runs.finetune import ENCODER
+from tubelet.models.mvit.model import MViTSpec, Stage
 from tubelet.train.optim import parameter_groups
 from tubelet.types import ClipShape
 from tubelet.weights.slowfast.names import MEAN_CLASSIFIER
@@ -25,17 +24,13 @@ def test_layer_decay_and_weight_decay_of_every_parameter() -> None:
     spec = MViTSpec(width=8, depth=depth, stages=tuple(Stage(start=block) for block in starts), widen_in="mlp")
     classifier = ClassifierSpec(encoder=spec).build(ClipShape(frames=4, size=32), 3)
     groups = parameter_groups(
-        {f"classifier.{name}": value for name, value in classifier.named_parameters()},
+        classifier,
         weight_decay=case["config"]["WEIGHT_DECAY"],
         layer_decay=case["config"]["LAYER_DECAY"],
-        prefix=ENCODER,
+        encoder=classifier.encoder,
     )
     theirs = {ours: name for name, ours in names_between(classifier.state_dict()).items()}
-    ours = {
-        theirs[name.removeprefix("classifier.")]: (group.lr_scale, group.weight_decay)
-        for group in groups
-        for name in group.names
-    }
+    ours = {theirs[name]: (group.lr_scale, group.weight_decay) for group in groups for name in group.names}
     assert ours == rows
 
 

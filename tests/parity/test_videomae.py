@@ -52,7 +52,7 @@ def test_pretraining_grid_and_target_width_follow_from_the_spec(
 
 
 def test_pretraining_position_tables(pretraining: Case, autoencoder: MaskedAutoencoder) -> None:
-    assert_output(pretraining, "pos_embed_encoder", autoencoder.encoder.pos_embed)
+    assert_output(pretraining, "pos_embed_encoder", autoencoder.encoder.get_buffer("pos_embed"))
     assert_output(pretraining, "pos_embed_decoder", autoencoder.decoder.pos_embed)
 
 
@@ -117,7 +117,7 @@ def test_classifier_position_table(finetuning: Case, classifier: Classifier) -> 
 
 
 def test_classifier_outputs_loss_and_gradients(finetuning: Case, classifier: Classifier) -> None:
-    last = classifier.encoder.blocks[len(classifier.encoder.blocks) - 1]
+    last = classifier.encoder.stack()[-1]
     block_tokens: list[Tensor] = []
     hook = last.register_forward_hook(lambda _module, _inputs, output: block_tokens.append(output))
     video = pixels_of(finetuning)

@@ -13,9 +13,9 @@ from tubelet.data.dataset import collate
 from tubelet.masks import Tube
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
-from tubelet.models.mvit.spec import MViTSpec, Stage, mvit_b, mvit_l, mvit_s
+from tubelet.models.mvit.model import MViTSpec, Stage, MVIT_B, MVIT_L, MVIT_S
 from tubelet.nn.mixing import NO_MIXING
-from tubelet.nn.multiscale import attention as pooling_attention
+from tubelet.models.mvit import layers as pooling_attention
 from tubelet.plan.count.flops import Flops, count_flops
 from tubelet.plan.count.shapes import layout
 from tubelet.plan.measure.real_steps import made_up_job
@@ -49,11 +49,11 @@ def flops_of(recipe: PretrainRecipe | FinetuneRecipe) -> Flops:
 @pytest.mark.parametrize(
     ("spec", "clip", "giga"),
     [
-        (mvit_s(), ClipShape(), 64),
-        (mvit_b(), ClipShape(frames=32), 225),
-        (mvit_l(), ClipShape(frames=40, size=312), 2828),
-        (replace(mvit_s(), widen_in="mlp"), ClipShape(), 71),
-        (replace(mvit_l(), widen_in="mlp"), ClipShape(), 377),
+        (MVIT_S, ClipShape(), 64),
+        (MVIT_B, ClipShape(frames=32), 225),
+        (MVIT_L, ClipShape(frames=40, size=312), 2828),
+        (replace(MVIT_S, widen_in="mlp"), ClipShape(), 71),
+        (replace(MVIT_L, widen_in="mlp"), ClipShape(), 377),
     ],
     ids=["S", "B", "L", "S of MaskFeat", "L of MaskFeat"],
 )
@@ -63,7 +63,7 @@ def test_published_numbers(spec: MViTSpec, clip: ClipShape, giga: int) -> None:
 
 def test_a_fine_last_stage_costs_more_in_pretraining() -> None:
     """71 G in fine-tuning with 7 x 7 tokens, 86.5 G while the last stage keeps 14 x 14 of them."""
-    spec = replace(mvit_s(), widen_in="mlp", last_stage_stride=1)
+    spec = replace(MVIT_S, widen_in="mlp", last_stage_stride=1)
     assert flops_of(predict(spec, ClipShape())).forward / 2e9 == pytest.approx(86.5, rel=0.002)
 
 
@@ -130,7 +130,7 @@ def test_torch_counts_the_same(
     assert flops.executed - 3 * convolved - again - embed.forward - embed.backward == products(both)
 
 
-@pytest.mark.parametrize("recipe", [classify(mvit_s()), predict(replace(TINY, widen_in="mlp"))], ids=["S", "tiny"])
+@pytest.mark.parametrize("recipe", [classify(MVIT_S), predict(replace(TINY, widen_in="mlp"))], ids=["S", "tiny"])
 def test_parameters_of_blocks_are_those_of_the_model(recipe: Any) -> None:
     with torch.device("meta"):
         built = recipe.model.build(recipe.clip, recipe.target if isinstance(recipe, PretrainRecipe) else 400)

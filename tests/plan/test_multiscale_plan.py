@@ -11,7 +11,7 @@ from tubelet.data.dataset import collate
 from tubelet.masks import Tube
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
-from tubelet.models.mvit.spec import MViTSpec, Stage, mvit_l, mvit_s
+from tubelet.models.mvit.model import MViTSpec, Stage, MVIT_L, MVIT_S
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import NO_MIXING
 from tubelet.plan.count.blocks import Core
@@ -157,7 +157,7 @@ def gpu_plan(recipe: Any, name: str = "H100", count: int = 1) -> Plan:
 
 
 def test_a_plan_for_a_gpu_needs_no_gpu() -> None:
-    recipe: Any = predict(replace(mvit_s(), last_stage_stride=1), clip=ClipShape())
+    recipe: Any = predict(replace(MVIT_S, last_stage_stride=1), clip=ClipShape())
     plan = gpu_plan(replace(recipe, run=Run(batch_size=64)))
     assert plan.shapes.seen == 8 * 56 * 56
     assert plan.shapes.out_grid.tokens == 8 * 14 * 14
@@ -170,7 +170,7 @@ def test_a_plan_for_a_gpu_needs_no_gpu() -> None:
 
 
 def test_recomputing_and_devices_help_a_large_model() -> None:
-    recipe: Any = classify(mvit_l(), clip=ClipShape(frames=40, size=312))
+    recipe: Any = classify(MVIT_L, clip=ClipShape(frames=40, size=312))
     recipe = replace(recipe, run=Run(batch_size=64))
     fits = gpu_plan(recipe, "H100").holdings[0].largest_piece
     again = replace(recipe, model=replace(recipe.model, encoder=replace(recipe.model.encoder, checkpointing=True)))

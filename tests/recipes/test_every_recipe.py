@@ -13,7 +13,7 @@ from tubelet.masks import draw_mask
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import Finetuning
 from tubelet.methods.distillation import Distillation, Teacher
-from tubelet.models.mvit.spec import MViTSpec
+from tubelet.models.mvit.model import MViTSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, override, parse_recipe, to_yaml
 from tubelet.recipes import RECIPES
@@ -67,6 +67,7 @@ def test_a_recipe_takes_a_step(name: str) -> None:
 
 def shrunk(recipe: PretrainRecipe | FinetuneRecipe) -> PretrainRecipe | FinetuneRecipe:
     encoder, cube = recipe.model.encoder, recipe.model.encoder.cube
+    assert isinstance(encoder, MViTSpec | ViTSpec)
     changes = multiscale(encoder) if isinstance(encoder, MViTSpec) else plain(encoder)
     side = cube.height if isinstance(encoder, MViTSpec) or cube.height == 14 else 8
     changes += [f"clip.frames={2 * cube.frames}", f"clip.size={4 * side}"]
@@ -94,7 +95,7 @@ def method_of(recipe: PretrainRecipe | FinetuneRecipe) -> tuple[nn.Module, tuple
     if isinstance(recipe, PretrainRecipe):
         method = build_method(recipe)
         named = dict(method.named_parameters())
-        return method, parameter_groups(named, weight_decay=recipe.optim.weight_decay)
+        return method, parameter_groups(method, weight_decay=recipe.optim.weight_decay)
     with step_rng(recipe.seed, 0):
         classifier, teacher = (recipe.model.build(recipe.clip, 3) for _ in range(2))
     if recipe.distill is None:

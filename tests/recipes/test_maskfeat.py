@@ -9,7 +9,7 @@ import pytest
 from recipes.named import K400, finetuning, pretraining, rates
 from tubelet.masks import BlockTube, Cube
 from tubelet.methods.predictor import MaskedPredictorSpec
-from tubelet.models.mvit.spec import MViTSpec
+from tubelet.models.mvit.model import MViTSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.plan.count.flops import count_flops
 from tubelet.plan.count.shapes import layout
@@ -100,6 +100,7 @@ def test_pretraining(name: str) -> None:
 def test_finetuning(name: str) -> None:
     recipe, said = finetuning(f"maskfeat-{name}-finetune"), FINETUNE[name]
     assert (recipe.model.pooling, recipe.model.init_scale) == ("mean", 0.001)
+    assert isinstance(recipe.model.encoder, MViTSpec | ViTSpec)
     assert recipe.model.encoder.drop_path == said.drop_path
     optim = recipe.optim
     assert (optim.layer_decay, optim.clip_grad, optim.betas) == (said.decay, said.clip_grad, (0.9, 0.999))

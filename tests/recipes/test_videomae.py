@@ -6,6 +6,7 @@ import pytest
 
 from recipes.named import HMDB51, K400, SSV2, UCF101, finetuning, pretraining, rates
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
+from tubelet.models.vit import ViTSpec
 from tubelet.recipes import RECIPES
 from tubelet.rng import generator
 
@@ -81,6 +82,7 @@ def test_finetuning_numbers(run: str) -> None:
     recipe = finetuning(f"videomae-{run}-finetune")
     width, depth, drop_path, dropout, sampler, flip, clips, batch, highest, lowest, epochs, decay, views = FINETUNE[run]
     encoder = recipe.model.encoder
+    assert isinstance(encoder, ViTSpec)
     assert (encoder.width, encoder.depth, encoder.drop_path, recipe.model.dropout) == (width, depth, drop_path, dropout)
     assert (recipe.data.sampler.kind, recipe.data.augment.flip, recipe.data.views) == (sampler, flip, clips)
     used = rates(recipe, VIDEOS[run.split("-")[1]])

@@ -129,7 +129,7 @@ def pretrain_job(out: Path, *changes: str, dataset: Any = None) -> Job:
     recipe = pretrain_recipe(*changes)
     with step_rng(recipe.seed, 0):
         method = recipe.model.build(recipe.clip, recipe.target)
-    groups = parameter_groups(dict(method.named_parameters()), weight_decay=recipe.optim.weight_decay)
+    groups = parameter_groups(method, weight_decay=recipe.optim.weight_decay)
     return Job(recipe, out, method, groups, ToySet() if dataset is None else dataset)
 
 
@@ -138,10 +138,10 @@ def finetune_job(out: Path, *changes: str, dataset: Any = None) -> Job:
     with step_rng(recipe.seed, 0):
         method = Finetuning(recipe.model.build(recipe.clip, CLASSES), recipe.mixing)
     groups = parameter_groups(
-        dict(method.named_parameters()),
+        method,
         weight_decay=recipe.optim.weight_decay,
         layer_decay=recipe.optim.layer_decay,
-        prefix="classifier.encoder.",
+        encoder=method.classifier.encoder,
     )
     ema = None if recipe.ema is None else Ema(method, decay=recipe.ema)
 

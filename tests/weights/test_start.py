@@ -61,7 +61,7 @@ def test_encoder_weights_have_the_names_of_the_encoder(tmp_path: Path, wrapped: 
     encoder = method.classifier.encoder if isinstance(method, Finetuning) else method.encoder
     found = encoder_weights(saved(method, tmp_path / "run"))
     assert found.keys() == encoder.state_dict().keys()
-    assert torch.equal(found["patch_embed.weight"], encoder.patch_embed.weight)
+    assert torch.equal(found["patch_embed.weight"], encoder.get_parameter("patch_embed.weight"))
 
 
 def test_finetuning_drops_the_final_norm_and_the_decoder_and_starts_norm_and_head_fresh(tmp_path: Path) -> None:

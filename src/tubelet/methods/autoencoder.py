@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from jaxtyping import Float, Num
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from tubelet.methods.masked import MaskedMethod
 from tubelet.models.decoder import Decoder, DecoderSpec
-from tubelet.models.vit import ViT, ViTSpec
+from tubelet.models.encoders import AnyEncoder, Encoder
+from tubelet.models.vit import ViTSpec
 from tubelet.nn.init import xavier_
 from tubelet.spec import Spec
 from tubelet.targets.unions import Target
@@ -21,17 +22,17 @@ class MaskedAutoencoderSpec(Spec):
     """Encoder and decoder of a `MaskedAutoencoder`; the default is VideoMAE ViT-B (arXiv:2203.12602)."""
 
     kind: Literal["masked_autoencoder"] = "masked_autoencoder"
-    encoder: ViTSpec = Field(default_factory=ViTSpec)
+    encoder: AnyEncoder = Field(default_factory=ViTSpec)
     decoder: DecoderSpec = Field(default_factory=DecoderSpec)
 
     def build(self, clip: ClipShape, target: Target) -> MaskedAutoencoder:
         """With fresh weights from torch's default generator. ValueError where cube and clip do not fit."""
-        encoder = ViT(self.encoder, clip, final_norm=True)
+        encoder = self.encoder.assemble(clip, final_norm=True)
         width = target.width(self.encoder.cube)
         decoder = Decoder(
             self.decoder,
-            encoder.grid,
-            encoder_width=self.encoder.width,
+            encoder.out_grid,
+            encoder_width=encoder.out_width,
             target_width=width,
             trained_grid=self.encoder.trained_grid,
         )
@@ -39,13 +40,20 @@ class MaskedAutoencoderSpec(Spec):
         method.apply(xavier_)
         return method
 
+    @model_validator(mode="after")
+    def _encoder_can_drop(self) -> MaskedAutoencoderSpec:
+        if not self.encoder.can_drop:
+            raise ValueError(
+                f"a masked_autoencoder drops hidden tokens, an {self.encoder.kind} needs all: "
+                "choose model=masked_predictor"
+            )
+        return self
+
 
 class MaskedAutoencoder(MaskedMethod):
     """VideoMAE (arXiv:2203.12602, section 3), on the stream "video"."""
 
-    encoder: ViT
-
-    def __init__(self, encoder: ViT, decoder: Decoder, target: Target) -> None:
+    def __init__(self, encoder: Encoder, decoder: Decoder, target: Target) -> None:
         super().__init__(encoder, target)
         self.decoder = decoder
 

@@ -10,10 +10,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tubelet.models.encoders import EncoderSpec, classifier_encoder
+from tubelet.models.encoders import AnyEncoder
 from tubelet.models.heads import linear_head
-from tubelet.models.mvit.model import MViT
-from tubelet.models.mvit.spec import MViTSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.block import NORM_EPS
 from tubelet.nn.drop_path import Dropout
@@ -26,7 +24,7 @@ class ClassifierSpec(Spec):
     """Encoder and head of a `Classifier`; defaults as the fine-tuning scripts of VideoMAE (arXiv:2203.12602)."""
 
     kind: Literal["classifier"] = "classifier"
-    encoder: EncoderSpec = Field(default_factory=ViTSpec)
+    encoder: AnyEncoder = Field(default_factory=ViTSpec)
     pooling: Literal["mean", "first", "class", "normed_mean"] = "mean"
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="before the head")
     norm_eps: float = Field(default=NORM_EPS, gt=0.0, description="of the norm between pooling and head")
@@ -38,8 +36,7 @@ class ClassifierSpec(Spec):
 
     @model_validator(mode="after")
     def _class_token_is_there(self) -> ClassifierSpec:
-        has_one = isinstance(self.encoder, MViTSpec) and self.encoder.class_token
-        if self.pooling == "class" and not has_one:
+        if self.pooling == "class" and not self.encoder.has_class_token:
             raise ValueError(f"pooling 'class' needs an encoder with a class token; this {self.encoder.kind} has none")
         return self
 
@@ -56,7 +53,7 @@ class Classifier(nn.Module):
         self.spec = spec
         self.classes = classes
         mean = spec.pooling == "mean"
-        self.encoder = classifier_encoder(spec.encoder, clip, final_norm=not mean)
+        self.encoder = spec.encoder.build(clip, final_norm=not mean)
         width = self.encoder.out_width
         self.fc_norm = nn.LayerNorm(width, eps=spec.norm_eps) if mean else nn.Identity()
         self.dropout = Dropout(spec.dropout)
@@ -75,11 +72,12 @@ class Classifier(nn.Module):
         self, video: Num[Tensor, "B C T H W"]
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
         """The encoder's tokens in raster order, and one vector per clip."""
-        if self.spec.pooling == "class" and isinstance(self.encoder, MViT):
-            tokens = self.encoder.with_class(video)
-            return tokens[:, 1:], tokens[:, 0]
-        tokens = self.encoder(video)
-        return tokens, self.pooled(tokens)
+        if self.spec.pooling != "class":
+            tokens = self.encoder(video)
+            return tokens, self.pooled(tokens)
+        tokens, read = self.encoder.tokens_and_class(video)
+        assert read is not None  # the spec was checked
+        return tokens, read
 
     def pooled(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
         """One vector per clip from the encoder's tokens, without the class token that pooling "class" reads."""

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Num
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from tubelet.methods.masked import MaskedMethod
-from tubelet.models.encoders import Encoder, EncoderSpec, linear_on, masked_encoder
+from tubelet.models.encoders import AnyEncoder, Encoder
 from tubelet.models.vit import ViTSpec
 from tubelet.spec import Spec
 from tubelet.targets.unions import Target
@@ -21,27 +21,33 @@ class MaskedPredictorSpec(Spec):
     """Encoder of a `MaskedPredictor`; the default is ViT-B (arXiv:2112.09133)."""
 
     kind: Literal["masked_predictor"] = "masked_predictor"
-    encoder: EncoderSpec = Field(default_factory=ViTSpec)
+    encoder: AnyEncoder = Field(default_factory=ViTSpec)
 
     def build(self, clip: ClipShape, target: Target) -> MaskedPredictor:
-        """With fresh weights from torch's default generator. ValueError where cube and clip do not fit."""
-        return MaskedPredictor(masked_encoder(self.encoder, clip), target)
+        """With fresh weights from torch's default generator.
+
+        ValueError where cube and clip do not fit, or a side of the grid that comes out was rounded up: its tokens would
+        stand for no cube of pixels that could be hidden.
+        """
+        encoder = self.encoder.build(clip, final_norm=True, masked=True)
+        clip.grid(self.encoder.cube)
+        return MaskedPredictor(encoder, target)
 
 
 class MaskedPredictor(MaskedMethod):
     """MaskFeat (arXiv:2112.09133, section 3), on the stream "video".
 
-    All tokens go through the encoder, so clips may hide another number of tokens each: the rows to predict are padded
-    to the most of a batch, where the batch is put together, and nothing is asked of the device.
+    All tokens go through the encoder, so clips may hide a different number of tokens each: the rows to predict are
+    padded to the most of a batch, where the batch is put together, and nothing is asked of the device.
 
-    An encoder has: `spec.cube`, what a token of its output covers; `out_grid` and `out_width` of its output; a final
-    norm; and `forward(video, hidden=...)` with `hidden` in `out_grid`, in whose places it puts its `mask_token` after
-    the patch embedding and before positions. Names: `encoder`, `prediction_head`.
+    The encoder has a final norm, and puts its mask token in the hidden places after the embedding and before positions.
+    Names: `encoder`, `prediction_head`.
     """
 
     def __init__(self, encoder: Encoder, target: Target) -> None:
         super().__init__(encoder, target)
-        self.prediction_head = linear_on(encoder, target.width(encoder.spec.cube))
+        self.prediction_head = nn.Linear(encoder.out_width, target.width(encoder.spec.cube))
+        encoder.init_linear(self.prediction_head)
 
     def predict(self, video: Num[Tensor, "B C T H W"], split: Split) -> Float[Tensor, "B K P"]:
         """Predictions of the wanted tokens from what is not hidden. `video` is uint8 or float in 0..255."""

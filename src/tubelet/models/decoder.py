@@ -86,6 +86,14 @@ class Decoder(nn.Module):
         """The table of positions, [1,N,d]."""
         return {"pos_embed": stretched_sinusoid(self.grid, self.spec.width, trained=self.trained_grid)}
 
+    def not_decayed(self) -> set[str]:
+        """Names of parameters that weight decay leaves alone, beside vectors and biases."""
+        return {"mask_token"}
+
+    def stack(self) -> tuple[nn.Module, ...]:
+        """Its blocks in order."""
+        return tuple(self.blocks)
+
     def _sequence(self, tokens: Float[Tensor, "B V D"], split: Split) -> Float[Tensor, "B N d"]:
         seen = self.narrow(tokens) + take_rows(self.pos_embed, split.seen)
         masked = self.mask_token + take_rows(self.pos_embed, split.wanted)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tubelet.nn.cpu.attention import blocked_attention
+from tubelet.nn.cpu import blocked_attention
 
 CPU_FLOAT32_TOKENS: Final = 128
 CPU_PLAIN_TOKENS: Final = 320

@@ -46,9 +46,9 @@ def stretch(table: Float[Tensor, "1 M D"], trained: Grid, grid: Grid) -> Float[T
 
 
 def learnt(tokens: int, width: int) -> nn.Parameter:
-    """A table to be learnt, [1,N,D], at first normal with deviation 0.02.
+    """Vectors to be learnt, [1,N,D], at first normal with deviation 0.02: a table of positions, or a special token.
 
-    # authors: the table is detached in their forward, so it keeps its random start; ours learns.
+    # authors: the table of a ViT is detached in their forward, so it keeps its random start; ours learns.
     """
     table = nn.Parameter(torch.empty(1, tokens, width))
     nn.init.trunc_normal_(table, std=0.02)

@@ -38,7 +38,6 @@ from tubelet.train.records.watch import SilentWatch, Watch
 from tubelet.disk.layout import CLASSES_FILE
 from tubelet.weights.start import start_classifier
 
-ENCODER: Final = "classifier.encoder."
 FEW_STEPS: Final = 600
 ENOUGH_STEPS: Final = 1000
 """On 224 clips of ten gestures 350 steps hardly left chance, 1,050 from the same weights did (docs/results.md)."""
@@ -120,12 +119,12 @@ def first_classifier(recipe: FinetuneRecipe, watch: Watch, names: Names = ()) ->
 
 
 def finetuning_groups(method: Supervised, recipe: FinetuneRecipe) -> tuple[ParameterGroup, ...]:
-    """Parameter groups with layer decay, judged by the names within the encoder."""
+    """Parameter groups with layer decay, as the encoder says."""
     return parameter_groups(
-        dict(method.named_parameters()),
+        method,
         weight_decay=recipe.optim.weight_decay,
         layer_decay=recipe.optim.layer_decay,
-        prefix=ENCODER,
+        encoder=method.classifier.encoder,
     )
 
 

@@ -71,7 +71,7 @@ def _pretrain(recipe: PretrainRecipe, out: Path, watch: Watch, *, fresh: bool) -
         recipe=recipe,
         out=out,
         method=method,
-        groups=parameter_groups(dict(method.named_parameters()), weight_decay=recipe.optim.weight_decay),
+        groups=parameter_groups(method, weight_decay=recipe.optim.weight_decay),
         dataset=dataset,
         mixture=mixture,
         throughput_scale=partial(throughput_scale_of, recipe, method.target),

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from tubelet.models.encoders import BLOCKS
+from tubelet.models.encoders import blocks_of
 from tubelet.nn.block import Block
 from tubelet.nn.constants import restore_constants
 from tubelet.train.building import has_weights, to_meta
@@ -119,7 +119,7 @@ def _spread(module: nn.Module, root: str, device: torch.device) -> Any:
 
     to_meta(module)
     mesh = init_device_mesh(device.type, (place().world,))
-    for block in [one for one in module.modules() if isinstance(one, BLOCKS)]:
+    for block in blocks_of(module):
         fully_shard(block, mesh=mesh)
         if isinstance(block, Block):
             register_fsdp_forward_method(block, "tail")

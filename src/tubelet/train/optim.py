@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -11,12 +10,13 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from tubelet.models.decoder import Decoder
+from tubelet.models.encoders import Encoder
 from tubelet.recipe import Optim
 from tubelet.train.distributed.shard import full_tensor, shard_like
 
-NEVER_DECAYED: Final = frozenset({"pos_embed", "cls_token", "mask_token", "decoder.mask_token"})
-BOTTOM: Final = ("patch_embed", "pos_embed", "cls_token", "class_token", "mask_token")
-_BLOCK: Final = re.compile(r"blocks\.(\d+)\.")
+VECTORS: Final = (".bias", ".scale")
+"""Ends of names that are never decayed, whatever their shape: biases, and temperatures of attention."""
 
 
 @dataclass(frozen=True)
@@ -32,53 +32,58 @@ class ParameterGroup:
     layer: int | None = None
 
 
-def is_decayed(name: str, shape: torch.Size) -> bool:
-    """Whether weight decay applies: not to vectors, biases, temperatures, position tables and special tokens.
-
-    Names are compared whole, as the authors do, so the position table of a pre-training encoder is decayed.
-    """
-    return len(shape) > 1 and not name.endswith((".bias", ".scale")) and name not in NEVER_DECAYED
-
-
-def layer_of(name: str, depth: int) -> int:
-    """Layer for layer decay: 0 embeds, i + 1 is block i, depth + 1 all that follows the blocks."""
-    if name.startswith(BOTTOM):
-        return 0
-    block = _BLOCK.match(name)
-    return depth + 1 if block is None else int(block.group(1)) + 1
-
-
-def depth_of(names: Iterable[str]) -> int:
-    """How many blocks these names of an encoder speak of."""
-    return 1 + max((int(block.group(1)) for name in names if (block := _BLOCK.match(name))), default=-1)
-
-
 def parameter_groups(
-    named: Mapping[str, nn.Parameter], *, weight_decay: float, layer_decay: float | None = None, prefix: str = ""
+    method: nn.Module, *, weight_decay: float, layer_decay: float | None = None, encoder: Encoder | None = None
 ) -> tuple[ParameterGroup, ...]:
-    """Groups of the trained parameters (VideoMAE, arXiv:2203.12602, section 4 and appendix).
+    """Groups of the trained parameters of a method (VideoMAE, arXiv:2203.12602, section 4 and appendix).
 
-    With `layer_decay` the factor on the rate is `layer_decay ** (depth + 1 - layer)`, depth counted from the names.
-    `prefix` is taken off the front of names before they are judged ("encoder." for a classifier, whose encoder
-    stands bare in the authors' names).
+    Weight decay leaves vectors and biases alone, and what `encoder`, a part of the method, says; without it, as in
+    pre-training, tables and tokens of an encoder are decayed. With `layer_decay` the factor on the rate is
+    `layer_decay ** (encoder.layers - layer)`; what is not of the encoder is in its highest layer.
+
+    # authors: names are compared whole, so the position table of a pre-training encoder is decayed.
     """
-    trained = {name: value for name, value in named.items() if value.requires_grad}
-    bare = {name: name.removeprefix(prefix) for name in trained}
-    depth = depth_of(bare.values())
+    assert layer_decay is None or encoder is not None, "the encoder says in which layer a parameter is"
+    spared = _not_decayed(method, encoder)
+    layers = _layers(method, encoder)
+    top = 0 if encoder is None else encoder.layers
     members: dict[tuple[int | None, float], list[str]] = {}
-    for name, value in trained.items():
-        layer = None if layer_decay is None else layer_of(bare[name], depth)
-        decay = weight_decay if is_decayed(bare[name], value.shape) else 0.0
-        members.setdefault((layer, decay), []).append(name)
+    for name, value in method.named_parameters():
+        if not value.requires_grad:
+            continue
+        layer = None if layer_decay is None else layers.get(name, top)
+        is_decayed = value.ndim > 1 and not name.endswith(VECTORS) and name not in spared
+        members.setdefault((layer, weight_decay if is_decayed else 0.0), []).append(name)
     return tuple(
         ParameterGroup(
             names=tuple(names),
             weight_decay=decay,
-            lr_scale=1.0 if layer_decay is None or layer is None else layer_decay ** (depth + 1 - layer),
+            lr_scale=1.0 if layer_decay is None or layer is None else layer_decay ** (top - layer),
             layer=layer,
         )
         for (layer, decay), names in members.items()
     )
+
+
+def _not_decayed(method: nn.Module, encoder: Encoder | None) -> set[str]:
+    """Names in the method of what this encoder, and any decoder, want left alone."""
+    spared = set()
+    for place, part in method.named_modules():
+        if isinstance(part, Decoder) or (isinstance(part, Encoder) and part is encoder):
+            spared |= {_joined(place, name) for name in part.not_decayed()}
+    return spared
+
+
+def _layers(method: nn.Module, encoder: Encoder | None) -> dict[str, int]:
+    """The layer of each parameter of the encoder, by its name in the method."""
+    if encoder is None:
+        return {}
+    place = next(place for place, part in method.named_modules() if part is encoder)
+    return {_joined(place, name): encoder.layer_of(name) for name, _ in encoder.named_parameters()}
+
+
+def _joined(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name
 
 
 class Optimizer:

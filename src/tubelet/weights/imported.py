@@ -6,29 +6,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import torch
-
 from tubelet.disk.tensors import State
 from tubelet.methods.autoencoder import MaskedAutoencoder, MaskedAutoencoderSpec
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.predictor import MaskedPredictor, MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
 from tubelet.models.encoders import Encoder, encoder_for
-from tubelet.models.mvit.spec import MViTSpec
-from tubelet.nn.position import stretch
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.rng import step_rng
 from tubelet.spec import replace as changed
 from tubelet.targets.frozen import FrozenSpec, without_network
 from tubelet.targets.unions import Target
 from tubelet.types import ClipShape
-from tubelet.weights.slowfast.position_tables import with_stretched_tables
 from tubelet.weights.tensors.strict import filled
 
 ENCODER: Final = "encoder."
 DECODER: Final = "decoder."
 HEAD: Final = "head."
-POSITIONS: Final = "encoder.pos_embed"
 PREDICTION: Final = "prediction_head."
 MASK_TOKEN: Final = "encoder.mask_token"
 
@@ -92,25 +86,10 @@ class Imported:
         encoder = recipe.model.encoder
         if clip == recipe.clip:
             return self
-        if isinstance(encoder, MViTSpec):
-            return self._multiscale(encoder, clip)
-        old, new = recipe.clip.grid(encoder.cube), clip.grid(encoder.cube)
-        state = dict(self.state)
-        if encoder.learnable_positions:
-            state[POSITIONS] = stretch(state[POSITIONS], old, new)
-        else:
-            encoder = changed(encoder, positions=encoder.positions or recipe.clip)
-        trained = recipe.clip if encoder.learnable_positions else encoder.positions or recipe.clip
-        note = f"positions of {_words(trained)} interpolated to {_words(clip)}"
-        model = changed(recipe.model, encoder=encoder)
-        return replace(self, state=state, recipe=changed(recipe, clip=clip, model=model), notes=(*self.notes, note))
-
-    def _multiscale(self, encoder: MViTSpec, clip: ClipShape) -> Imported:
-        """`resized` of a multiscale transformer: its tables have their own lengths in each block."""
-        with torch.device("meta"):
-            wanted = encoder_for(encoder, clip, encoder_state(self.state)).state_dict()
-        state, notes = with_stretched_tables(self.state, {ENCODER + name: table for name, table in wanted.items()})
-        return replace(self, state=state, recipe=changed(self.recipe, clip=clip), notes=(*self.notes, *notes))
+        encoder, bare, note = encoder.stretched(encoder_state(self.state), recipe.clip, clip)
+        state = {**self.state, **{ENCODER + name: tensor for name, tensor in bare.items()}}
+        model, notes = changed(recipe.model, encoder=encoder), (*self.notes, *filter(None, [note]))
+        return replace(self, state=state, recipe=changed(recipe, clip=clip, model=model), notes=notes)
 
     def build_encoder(self) -> Encoder:
         """The encoder alone, with its final norm where the file has one; eval mode, on the CPU."""
@@ -163,7 +142,3 @@ def encoder_state(state: State) -> State:
         for name, tensor in state.items()
         if name.startswith(ENCODER) and name != MASK_TOKEN
     }
-
-
-def _words(clip: ClipShape) -> str:
-    return f"{clip.frames} frames of {clip.size} x {clip.size}"

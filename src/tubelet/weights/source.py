@@ -9,7 +9,6 @@ from typing import Final
 from tubelet.data.class_names import Names, read_names
 from tubelet.disk.layout import AVERAGE_FILE, CLASSES_FILE, MODEL_FILE, RECIPE_FILE, beside, weights_file
 from tubelet.disk.tensors import State, in_float32
-from tubelet.models.mvit.spec import MViTSpec
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, read_recipe
 from tubelet.types import ClipShape
 from tubelet.weights.huggingface import folder as huggingface
@@ -52,10 +51,7 @@ class Source:
     def clip(self) -> ClipShape | None:
         """The clip that the positions were trained for, None where neither recipe, options nor shapes tell."""
         if self.recipe is not None:
-            encoder = self.recipe.model.encoder
-            if isinstance(encoder, MViTSpec) or encoder.learnable_positions:
-                return self.recipe.clip
-            return encoder.positions or self.recipe.clip
+            return self.recipe.model.encoder.trained_clip or self.recipe.clip
         if is_multiscale(self.state):
             return multiscale_clip(self.state, self.given.config, self.file)
         options = self.given.options

@@ -13,13 +13,10 @@ from tubelet.disk.tensors import State
 from tubelet.methods.classifier import Classifier
 from tubelet.methods.masked import MaskedMethod
 from tubelet.models.encoders import Encoder
-from tubelet.models.mvit.model import MViT
-from tubelet.nn.position import stretch
+from tubelet.models.mvit.model import MViTSpec
 from tubelet.recipe import FreshHead, SameClasses, StartHead
-from tubelet.types import ClipShape
 from tubelet.weights.head import mapped_head
-from tubelet.weights.imported import ENCODER, MASK_TOKEN, POSITIONS, encoder_state
-from tubelet.weights.slowfast.position_tables import with_stretched_tables
+from tubelet.weights.imported import ENCODER, MASK_TOKEN, encoder_state
 from tubelet.weights.slowfast.spec import check_widening
 from tubelet.weights.source import Source, read_source
 from tubelet.weights.tensors.strict import check_fit
@@ -109,33 +106,16 @@ def whole_state(method: nn.Module, start: Path | Source) -> tuple[State, Started
 
 def _placed(source: Source, encoder: Encoder) -> tuple[State, tuple[str, ...]]:
     """The state with positions for the clips of this encoder; notes where they were trained for others."""
-    if isinstance(encoder, MViT):
+    if isinstance(encoder.spec, MViTSpec):
         check_widening(source.state, encoder.spec, source.file)
-        return with_stretched_tables(source.state, {ENCODER + n: t for n, t in encoder.state_dict().items()})
-    trained = source.clip
-    if trained is None and source.is_released:
-        trained = USUAL
-    if trained is None or trained == encoder.clip:
-        return source.state, ()
-    before, now = _words(trained), _words(encoder.clip)
-    if source.clip is None:
-        before += " (as all published ones; the file does not say)"
-    if encoder.spec.learnable_positions and POSITIONS in source.state:
-        old = trained.grid(encoder.spec.cube)
-        if source.state[POSITIONS].shape[1] != old.tokens:
-            return source.state, ()  # of other cubes: the strict check says so
-        table = stretch(source.state[POSITIONS], old, encoder.grid)
-        return {**source.state, POSITIONS: table}, (f"positions learnt for {before} are interpolated to {now}",)
-    if encoder.spec.learnable_positions:
-        return source.state, ()
-    if encoder.spec.positions is not None:
-        return source.state, (f"positions of {_words(encoder.spec.positions)} are interpolated to {now}",)
-    setting = f"model.encoder.positions='{{frames: {trained.frames}, size: {trained.size}}}'"
-    return source.state, (
-        f"the weights were trained with {before}; positions are made anew for {now}: "
-        f"to interpolate the trained ones instead, set {setting}",
-    )
-
-
-def _words(clip: ClipShape) -> str:
-    return f"{clip.frames} frames of {clip.size} x {clip.size}"
+    trained = USUAL if source.clip is None and source.is_released else source.clip
+    spec, bare, note = encoder.spec.stretched(encoder_state(source.state), trained, encoder.clip)
+    if trained is not None and spec != encoder.spec:  # fixed positions: the recipe decides
+        said = " (as all published ones; the file does not say)" if source.clip is None else ""
+        setting = f"model.encoder.positions='{{frames: {trained.frames}, size: {trained.size}}}'"
+        return source.state, (
+            f"the weights were trained with {trained.words()}{said}; positions are made anew for "
+            f"{encoder.clip.words()}: to interpolate the trained ones instead, set {setting}",
+        )
+    state = {**source.state, **{ENCODER + name: tensor for name, tensor in bare.items()}}
+    return state, tuple(filter(None, [note]))

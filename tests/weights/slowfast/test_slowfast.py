@@ -13,7 +13,7 @@ from torch import Tensor
 from tubelet.masks import Cube
 from tubelet.methods.classifier import Classifier, ClassifierSpec
 from tubelet.models.mvit.model import MViT
-from tubelet.models.mvit.spec import MViTSpec, Stage
+from tubelet.models.mvit.model import MViTSpec, Stage
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.spec import replace
 from tubelet.targets.hog import Hog

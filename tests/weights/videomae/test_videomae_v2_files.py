@@ -107,7 +107,7 @@ def test_a_pretraining_file_at_full_size_is_the_recipes_model(run: str) -> None:
     assert sum("heads are not in the file" in note for note in notes) == 2
     assert isinstance(recipe.model, MaskedAutoencoderSpec)
     mine, narrow = recipe.model.encoder, recipe.model.decoder
-    assert (encoder.heads, encoder.patch, decoder.heads) == (mine.heads, mine.patch, narrow.heads)
+    assert (encoder.heads, encoder.cube, decoder.heads) == (mine.heads, mine.cube, narrow.heads)
     clip = trained_clip(official.state, Given(FILE), notes)
     assert clip == ClipShape()
     with torch.device("meta"):
@@ -163,7 +163,7 @@ def test_a_small_giant_pretraining_is_read_whole(tmp_path: Path, wrap: str) -> N
     assert found.format == "VideoMAE V2 pre-training"
     assert (found.dropped, found.notes) == ((), ())
     built = found.build_autoencoder()
-    assert (built.encoder.spec.patch, len(built.encoder.blocks), len(built.decoder.blocks)) == (14, 3, 2)
+    assert (built.encoder.spec.cube.height, len(built.encoder.stack()), len(built.decoder.stack())) == (14, 3, 2)
     widths = {n: len(t) for n, t in built.named_parameters() if n.endswith("blocks.0.mlp.fc1.bias")}
     assert widths == {"encoder.blocks.0.mlp.fc1.bias": 192, "decoder.blocks.0.mlp.fc1.bias": 96}
     assert built.decoder.head.out_features == 1176

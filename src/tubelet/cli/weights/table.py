@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from tubelet.models.decoder import DecoderSpec
-    from tubelet.models.mvit.spec import MViTSpec
-    from tubelet.models.vit import ViTSpec
     from tubelet.weights.imported import Imported
 
 LISTED: Final = 12
@@ -30,9 +28,10 @@ def facts(imported: Imported, *, tensors: bool) -> dict[str, Any]:
         "kind": encoder.kind,
         "patch": encoder.cube.height,
         "tubelet": encoder.cube.frames,
-        "encoder": _encoder(encoder),
+        "encoder": encoder.facts(),
         "decoder": _decoder(imported),
-        **_positions_of(encoder),
+        "positions": encoder.position_kind,
+        "positions_of": None if encoder.trained_clip is None else encoder.trained_clip.model_dump(),
         "classes": len(imported.state["head.bias"]) if imported.has_head else None,
         "class_names": None if imported.names is None else list(imported.names),
         "dropped": list(imported.dropped),
@@ -101,30 +100,7 @@ def collapsed(names: Sequence[str]) -> list[str]:
     return [f"{part} ({count})" if count > 1 else part for part, count in counts.items()]
 
 
-def _encoder(spec: ViTSpec | MViTSpec) -> dict[str, Any]:
-    if spec.kind == "vit":
-        return _network(spec)
-    return {
-        "width": spec.out_width,
-        "depth": spec.depth,
-        "heads": spec.out_heads,
-        "mlp": int(spec.out_width * spec.mlp_ratio),
-        "widens_in_attention": spec.widen_in == "attention",
-        "widens_in_mlp": spec.widen_in == "mlp",
-        "class_token": spec.class_token,
-    }
-
-
-def _positions_of(spec: ViTSpec | MViTSpec) -> dict[str, Any]:
-    if spec.kind == "mvit":
-        return {"positions": "learnt, relative" if spec.relative_space else "learnt", "positions_of": None}
-    return {
-        "positions": "learnt" if spec.learnable_positions else "fixed",
-        "positions_of": None if spec.positions is None else spec.positions.model_dump(),
-    }
-
-
-def _network(spec: ViTSpec | DecoderSpec) -> dict[str, Any]:
+def _network(spec: DecoderSpec) -> dict[str, Any]:
     return {
         "width": spec.width,
         "depth": spec.depth,
@@ -150,8 +126,8 @@ def _positions(known: dict[str, Any]) -> str:
 
 def _in_words(network: dict[str, Any]) -> str:
     options = [name.replace("_", " ") for name, value in network.items() if value is True]
-    sizes = f"width {network['width']}, depth {network['depth']}, heads {network['heads']}, mlp {network['mlp']}"
-    return ", ".join([sizes, *options])
+    sizes = [f"{name} {value}" for name, value in network.items() if not isinstance(value, bool)]
+    return ", ".join([*sizes, *options])
 
 
 def _some(names: Sequence[str] | None) -> str:

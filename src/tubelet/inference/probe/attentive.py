@@ -89,7 +89,7 @@ def train_attentive(
     warmup = int(training.warmup_ratio * epochs * steps)
     rates = cosine(training.lr, 0.0, steps=epochs * steps, warmup_steps=warmup)
     named = dict(probe.named_parameters())
-    groups = parameter_groups(named, weight_decay=training.weight_decay)
+    groups = parameter_groups(probe, weight_decay=training.weight_decay)
     optimizer = Optimizer(groups, named, Optim(lr=training.lr, betas=(0.9, 0.999)))
     loss = 0.0
     progress.begin("attentive probe", epochs, "epochs")

@@ -1,4 +1,4 @@
-"""Blocks of a multiscale transformer as shapes (`tubelet.nn.multiscale.block`), counted from its spec.
+"""Blocks of a multiscale transformer as shapes (`tubelet.models.mvit.layers`), counted from its spec.
 
 Letters: n tokens come in, q queries, k keys, D A O widths in, of attention, out, M hidden, K places of the pooling
 kernel, E sides of the key grid that have relative positions. A class token is one more token wherever it is.
@@ -28,9 +28,9 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from tubelet.models.mvit.spec import BlockShape, MViTSpec, block_shapes
+from tubelet.models.mvit.layers import TILE
+from tubelet.models.mvit.model import BlockShape, MViTSpec, block_shapes
 from tubelet.nn.drop_path import drop_path_rates
-from tubelet.nn.multiscale.attention import TILE
 from tubelet.plan.count.blocks import NORM_BYTES, Core, Linear, Needs
 from tubelet.types import ClipShape
 

@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 from tubelet.masks import draw_mask
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
-from tubelet.models.mvit.spec import MViTSpec, block_shapes
+from tubelet.models.encoders import EncoderSpec
+from tubelet.models.mvit.model import MViTSpec, block_shapes
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.block import recomputed_blocks
 from tubelet.nn.drop_path import drop_path_rates
@@ -96,7 +97,8 @@ def layout(recipe: PretrainRecipe | FinetuneRecipe, target: Target | None = None
         whole = _whole(encoder, recipe.clip)
         head = whole.head._replace(rows=wanted, outputs=outputs)
         return replace(whole, wanted=wanted, normed=whole.head.rows, head=head, aim=aim)
-    encoder, decoder = recipe.model.encoder, recipe.model.decoder
+    assert isinstance(encoder, ViTSpec)
+    decoder = recipe.model.decoder
     grid = recipe.clip.grid(encoder.cube)
     embed = Linear(seen, _pixels(encoder), encoder.width, first=True)
     return Layout(
@@ -117,7 +119,7 @@ def layout(recipe: PretrainRecipe | FinetuneRecipe, target: Target | None = None
     )
 
 
-def _whole(encoder: ViTSpec | MViTSpec, clip: ClipShape) -> Layout:
+def _whole(encoder: EncoderSpec, clip: ClipShape) -> Layout:
     """An encoder that reads every token, and a head on each that comes out, as wide as those."""
     if isinstance(encoder, MViTSpec):
         blocks: tuple[AnyBlock, ...] = pooled_blocks(encoder, clip)
@@ -128,8 +130,10 @@ def _whole(encoder: ViTSpec | MViTSpec, clip: ClipShape) -> Layout:
         )
         pixels = COLOURS * math.prod(encoder.patch_kernel)
     else:
+        assert isinstance(encoder, ViTSpec)
         grid = out_grid = clip.grid(encoder.cube)
         blocks, width, pixels = _encoder(encoder, grid.tokens), encoder.width, _pixels(encoder)
+    assert isinstance(encoder, ViTSpec | MViTSpec)
     return Layout(
         grid=grid,
         out_grid=out_grid,

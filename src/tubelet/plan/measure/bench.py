@@ -15,7 +15,7 @@ from typing import Final
 
 import torch
 
-from tubelet.models.mvit.spec import MViTSpec
+from tubelet.models.mvit.model import MViTSpec
 from tubelet.plan.count.blocks import AnyBlock, Block
 from tubelet.plan.count.pooled_blocks import PooledBlock
 from tubelet.plan.count.shapes import Layout

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tubelet.models.mvit.spec import MViTSpec
-from tubelet.nn.multiscale.attention import PoolingAttention
-from tubelet.nn.multiscale.block import PoolingBlock
-from tubelet.nn.patch import OverlappingCubes
+from tubelet.models.mvit.layers import OverlappingCubes, PoolingAttention, PoolingBlock
+from tubelet.models.mvit.model import MViTSpec
 from tubelet.nn.pixels import Normalise
 from tubelet.plan.count.pooled_blocks import PooledBlock
 from tubelet.plan.measure.kernels import PRODUCTS_A_NUMBER, Site, Trial, made_up_video

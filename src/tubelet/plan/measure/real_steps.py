@@ -29,7 +29,7 @@ from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.classifier import Finetuning
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
-from tubelet.models.mvit.spec import MViTSpec, Stage
+from tubelet.models.mvit.model import MViTSpec, Stage
 from tubelet.models.vit import ViTSpec
 from tubelet.plan.count.shapes import UNKNOWN_CLASSES
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, parse_recipe, to_yaml
@@ -172,16 +172,16 @@ def made_up_job(recipe: Recipe, out: Path, steps: int) -> Job:
     dataset = _MadeUp(recipe, recipe.run.batch_size * steps)
     if isinstance(recipe, PretrainRecipe):
         method = build_method(recipe)
-        groups = parameter_groups(dict(method.named_parameters()), weight_decay=recipe.optim.weight_decay)
+        groups = parameter_groups(method, weight_decay=recipe.optim.weight_decay)
         return Job(recipe, out, method, groups, dataset)
     with step_rng(recipe.seed, 0):
         classifier = recipe.model.build(recipe.clip, recipe.classes or UNKNOWN_CLASSES)
     tuned = Finetuning(classifier, recipe.mixing)
     groups = parameter_groups(
-        dict(tuned.named_parameters()),
+        tuned,
         weight_decay=recipe.optim.weight_decay,
         layer_decay=recipe.optim.layer_decay,
-        prefix="classifier.encoder.",
+        encoder=classifier.encoder,
     )
     ema = None if recipe.ema is None else Ema(tuned, decay=recipe.ema)
     return Job(recipe, out, tuned, groups, dataset, ema=ema)

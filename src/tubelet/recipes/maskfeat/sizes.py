@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tubelet.models.mvit.spec import MViTSpec, Stage, mvit_l, mvit_s
+from tubelet.models.mvit import model as mvit
+from tubelet.models.mvit.model import MViTSpec, Stage
 from tubelet.models.vit import ViTSpec
 from tubelet.spec import replace
 
-MVIT_S = replace(mvit_s(), widen_in="mlp")
+MVIT_S = replace(mvit.MVIT_S, widen_in="mlp")
 """36 M parameters; widens in the MLP, as all MaskFeat models of SlowFast (not as its supervised MViTv2)."""
-MVIT_L = replace(mvit_l(), widen_in="mlp")
+MVIT_L = replace(mvit.MVIT_L, widen_in="mlp")
 IMAGE_VIT_B = ViTSpec(tubelet=1, learnable_positions=True)
 """Cubes of one frame: 2-D patches."""
 IMAGE_VIT_L = replace(IMAGE_VIT_B, width=1024, depth=24, heads=16)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from tubelet.models.decoder import DecoderSpec
-from tubelet.models.vit import ViTSpec
-from tubelet.recipes.videomae.sizes import DECODER_B, VIT_B, VIT_H, VIT_L, VIT_S
+from tubelet.models.vit import VIT_B, VIT_G, VIT_H, VIT_L, VIT_S
+from tubelet.recipes.videomae.sizes import DECODER_B
 
-VIT_G: Final = ViTSpec(width=1408, depth=40, heads=16, mlp_ratio=48 / 11, patch=14)
-"""48/11 of 1408 is 6144; 1011.6 M parameters (arXiv:2303.16727, table of the architecture)."""
 DECODER: Final = DecoderSpec(width=512, depth=4, heads=8)
 """Of L and H: the decoder does not grow with the encoder (arXiv:2303.16727, appendix, model architecture)."""
 DECODER_G: Final = DecoderSpec(width=512, depth=4, heads=8, mlp_ratio=48 / 11)

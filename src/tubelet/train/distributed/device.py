@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import nn
 
-from tubelet.models.encoders import BLOCKS
+from tubelet.models.encoders import blocks_of
+from tubelet.nn.drop_path import DropPath
 from tubelet.recipe import Run
 
 
@@ -62,8 +63,10 @@ def compile_blocks(module: nn.Module, run: Run, device: torch.device) -> None:
     """Have the blocks compiled when they are first called, where the run says so; in place."""
     if not compiles(run, device):
         return
-    for block in [one for one in module.modules() if isinstance(one, BLOCKS)]:
-        block.drop_path.draw = torch.compiler.disable(block.drop_path.draw)  # type: ignore[method-assign]
+    for block in blocks_of(module):
+        for part in block.modules():
+            if isinstance(part, DropPath):
+                part.draw = torch.compiler.disable(part.draw)  # type: ignore[method-assign]
         block.compile()
 
 

@@ -11,7 +11,7 @@ from tubelet.masks import Cube as CubeMask
 from tubelet.masks import Tube
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
-from tubelet.models.mvit.spec import MViTSpec
+from tubelet.models.mvit.model import MViTSpec
 from tubelet.recipe import Data, FinetuneRecipe, LabelledData, PretrainRecipe, Views
 from tubelet.targets.hog import Hog
 from tubelet.targets.pixels import FramePixels

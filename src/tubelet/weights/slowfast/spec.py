@@ -15,7 +15,7 @@ from typing import Final, Literal
 from pydantic import ValidationError
 from torch import Tensor
 
-from tubelet.models.mvit.spec import MViTSpec, Stage
+from tubelet.models.mvit.model import MViTSpec, Stage
 from tubelet.nn.pixels import Colours
 from tubelet.spec import explain
 from tubelet.types import ClipShape

@@ -1,1 +1,0 @@
-"""The quick CPU gradients (autograd functions), each behind one plain function."""

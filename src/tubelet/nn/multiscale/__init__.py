@@ -1,1 +1,0 @@
-"""What MViTv2 adds: pooling attention, its block, relative positions."""
