@@ -1,4 +1,4 @@
-"""A second, plain form of Video Swin and of BEVT's streams: functions of their weights, all pairs of tokens in memory."""
+"""A second, plain form of Video Swin and BEVT's streams: functions of their weights, all pairs of tokens in memory."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def pairs(places: Tensor) -> tuple[Tensor, Tensor]:
 def attention(w: Weights, name: str, x: Tensor, *, heads: int, whole: Side, flat: bool, odd: bool) -> Tensor:
     """`x` is [B,t,h,w,C]; `whole` is the window of the table; `flat` is BEVT's way with images; `odd` blocks shift."""
     grid = x.shape[1:4]
-    if flat:
-        window, shift = (1, *whole[1:]), (0, whole[1] // 2, whole[2] // 2)
-        apart, shift = shift, shift if odd else (0, 0, 0)
-    else:
+    window: Side = (1, *whole[1:])
+    apart: Side = (0, whole[1] // 2, whole[2] // 2)
+    shift: Side = apart if odd else (0, 0, 0)
+    if not flat:
         window = tuple(min(side, most) for side, most in zip(grid, whole, strict=True))
         shift = tuple(most // 2 if odd and side > most else 0 for side, most in zip(grid, whole, strict=True))
         apart = shift
@@ -59,7 +59,8 @@ def attention(w: Weights, name: str, x: Tensor, *, heads: int, whole: Side, flat
     q, k, v = linear(w, f"{name}.qkv", x.flatten(1, 3)).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     mixed = (q @ k.transpose(2, 3) / math.sqrt(q.shape[-1]) + bias).softmax(-1) @ v
     out = linear(w, f"{name}.proj", mixed.transpose(1, 2).flatten(2)).unflatten(1, padded)
-    return out[:, : grid[0], : grid[1], : grid[2]]
+    cut: Tensor = out[:, : grid[0], : grid[1], : grid[2]]
+    return cut
 
 
 def merged(w: Weights, name: str, x: Tensor) -> Tensor:
@@ -116,7 +117,10 @@ def fused(w: Weights, normed: Callable[[Tensor], Tensor], fine: Tensor, coarse: 
     """
     fine, coarse = fine.movedim(-1, 1), coarse.movedim(-1, 1)
     if frames:
-        wide, down = F.conv_transpose3d(coarse, w["fpn_s.0.weight"], w["fpn_s.0.bias"], stride=(1, 2, 2)), "lm_down_st.0"
+        wide, down = (
+            F.conv_transpose3d(coarse, w["fpn_s.0.weight"], w["fpn_s.0.bias"], stride=(1, 2, 2)),
+            "lm_down_st.0",
+        )
     else:
         flat = F.conv_transpose2d(coarse[:, :, 0], w["fpn.0.weight"], w["fpn.0.bias"], stride=2)
         wide, down = flat.unsqueeze(2), "lm_down"

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from golden import Case, assert_grad_norms, assert_output, load_case
 from tubelet.methods.classifier import Classifier
-from tubelet.models.swin.layers import PatchEmbed
+from tubelet.models.swin.layers import PatchEmbed, PatchMerging
 from tubelet.models.swin.model import Swin
-from tubelet.nn.windows import WindowRule
+from tubelet.nn.windows import WindowRule, Windows
 from tubelet.types import Grid
 from tubelet.weights.swin.names import BEVT_ENCODER, BEVT_IMAGE_EMBEDDING, CLASSIFIER, without_fixed
 from tubelet.weights.tensors.rename import to_official
@@ -48,9 +48,10 @@ def test_stages_features_logits_loss_and_gradients(case: Case) -> None:
 
 def compare(case: Case, classifier: Classifier) -> None:
     encoder = classifier.encoder
+    assert isinstance(encoder, Swin)
     video = encoder.normalise.inverse(case.input["video"])
     found: list[Tensor] = []
-    merges = [stage.merge for stage in encoder.stages if stage.merge is not None]
+    merges = [module for module in encoder.modules() if isinstance(module, PatchMerging)]
     hooks = [merge.register_forward_hook(lambda _module, _inputs, output: found.append(output)) for merge in merges]
     tokens = encoder.stage_tokens(video)[-1]
     for hook in hooks:
@@ -81,9 +82,10 @@ def test_every_weight_goes_out_under_their_name(case: Case) -> None:
 
 
 def test_their_indices_are_ours(case: Case) -> None:
-    windows = build_classifier(case, "released").encoder.windows
     spec = spec_of(case.meta["config"]["backbone"], "released")
-    for stage, window in enumerate(windows):
+    found = [module for module in build_classifier(case, "released").modules() if isinstance(module, Windows)]
+    assert len(found) == len(spec.stages) + 1
+    for stage, window in enumerate(found):
         theirs = case.weight[f"backbone.layers.{stage}.blocks.0.attn.relative_position_index"]
         assert len(theirs) == spec.window[0] * spec.window[1] * spec.window[2]
         length = len(window.rows)
@@ -138,7 +140,9 @@ def test_losses_and_gradients_of_both_streams_of_bevt(bevt: Case) -> None:
     assert_output(bevt, "loss", loss)
     loss.backward()
     found = gradients(encoder, BEVT_ENCODER)
-    flat = {name: value.squeeze(2) if name == "proj.weight" else value for name, value in image_gradients(image).items()}
+    flat = {
+        name: value.squeeze(2) if name == "proj.weight" else value for name, value in image_gradients(image).items()
+    }
     found |= to_official(flat, BEVT_IMAGE_EMBEDDING)
     found |= {name: value.grad for name, value in behind.items() if value.grad is not None}
     assert_grad_norms(bevt, found)

@@ -99,7 +99,8 @@ def write_classifier(folder: Path, backbone: dict[str, Any], clip: tuple[int, in
 def write_streams(folder: Path, backbone: dict[str, Any], *, frames: int, size: int) -> None:
     shapes, index = shapes_of(backbone, masked=True)
     first = backbone["embed_dim"]
-    last, tubelet, patch = first * 2 ** (len(backbone["depths"]) - 1), *backbone["patch_size"][:2]
+    last = first * 2 ** (len(backbone["depths"]) - 1)
+    tubelet, patch, _ = backbone["patch_size"]
     shapes |= {f"backbone.patch_embed_2d.{one}": (first,) for one in ("proj.bias", "norm.weight", "norm.bias")}
     shapes |= {"backbone.patch_embed_2d.proj.weight": (first, 3, patch, patch)}
     shapes |= {"backbone.fpn.0.weight": (last, last, 2, 2), "backbone.fpn_s.0.weight": (last, last, 1, 2, 2)}

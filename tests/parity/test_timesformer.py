@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from golden import Case, assert_grad_norms, assert_output, load_case
 from tubelet.methods.classifier import Classifier, ClassifierSpec
-from tubelet.models.timesformer import AttentionKind, TimeSformerSpec
+from tubelet.models.timesformer import AttentionKind, TimeSformer, TimeSformerSpec
 from tubelet.types import ClipShape
 from tubelet.weights.timesformer.names import AUTHORS, from_theirs, to_theirs
 
@@ -50,9 +50,14 @@ def classifier(case: Case) -> Classifier:
     return built.eval()
 
 
+def encoder_of(classifier: Classifier) -> TimeSformer:
+    assert isinstance(classifier.encoder, TimeSformer)
+    return classifier.encoder
+
+
 def pixels(classifier: Classifier, normalised: Tensor) -> Tensor:
     """The model takes pixels 0..255: theirs come normalised, so they are taken back, as floats."""
-    return classifier.encoder.normalise.inverse(normalised)
+    return encoder_of(classifier).normalise.inverse(normalised)
 
 
 def test_feature_logits_loss_and_gradients(case: Case, classifier: Classifier) -> None:
@@ -71,7 +76,7 @@ def test_feature_logits_loss_and_gradients(case: Case, classifier: Classifier) -
 def test_a_clip_of_another_size_and_length_takes_the_nearest_positions(case: Case, classifier: Classifier) -> None:
     video = pixels(classifier, case.input["video_resized"])
     assert video.shape[2:] != case.input["video"].shape[2:]
-    _, feature = classifier.encoder.with_class(video)
+    _, feature = encoder_of(classifier).with_class(video)
     assert_output(case, "logits_resized", classifier.head(feature))
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from tubelet.methods.classifier import Classifier, ClassifierSpec  # noqa: E402
 from tubelet.models.swin.layers import PatchEmbed  # noqa: E402
 from tubelet.models.swin.model import Swin, SwinSpec, SwinStage  # noqa: E402
-from tubelet.models.timesformer import AttentionKind, TimeSformerSpec  # noqa: E402
+from tubelet.models.timesformer import AttentionKind, TimeSformer, TimeSformerSpec  # noqa: E402
 from tubelet.spec import replace  # noqa: E402
 from tubelet.types import ClipShape, Cube  # noqa: E402
 from tubelet.weights.swin.inflate import (  # noqa: E402
@@ -75,10 +75,12 @@ def our_classifier(kind: AttentionKind) -> Classifier:
 def logits_alike(ours: Classifier, theirs: Any) -> bool:
     """With attention in space alone transformers does not average the frames of a clip: its rows are of each frame."""
     pixels = torch.randn(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    video = ours.encoder.normalise.inverse(pixels)
+    encoder = ours.encoder
+    assert isinstance(encoder, TimeSformer)
+    video = encoder.normalise.inverse(pixels)
     if theirs.config.attention_type == "space_only":
         frames = video.transpose(1, 2).flatten(0, 1).unsqueeze(2)
-        mine = ours.head(ours.encoder.with_class(frames)[1])
+        mine = ours.head(encoder.with_class(frames)[1])
     else:
         mine = ours(video)
     return close(mine, theirs(pixels.transpose(1, 2)).logits)

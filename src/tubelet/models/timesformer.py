@@ -97,7 +97,7 @@ class TimeSformerSpec(EncoderSpec):
             changed[TIME] = nearest_in_time(state[TIME], new.t)
         if all(changed[name] is state[name] for name in state):
             return Stretched(self, state, "")
-        note = f"positions learnt for {_words(before)} are those of the nearest places for {_words(after)}"
+        note = f"positions learnt for {before.words()} are those of the nearest places for {after.words()}"
         return Stretched(self, changed, note)
 
     @model_validator(mode="after")
@@ -128,10 +128,6 @@ def nearest_in_time(table: Float[Tensor, "1 S D"], frames: int) -> Float[Tensor,
         return table
     rows: Tensor = F.interpolate(table.mT, size=frames, mode="nearest")
     return rows.mT
-
-
-def _words(clip: ClipShape) -> str:
-    return f"{clip.frames} frames of {clip.size}"
 
 
 class FusedAttention(nn.Module):
@@ -169,7 +165,7 @@ class FrameBlock(nn.Module):
         attended = self.attention(rearrange(self.norm1(tokens), frame, t=frames))
         tokens = tokens + self.drop_path(rearrange(attended, "(B t) n D -> B (t n) D", t=frames))
         changed: Tensor = self.mlp(self.norm2(tokens))
-        return tokens + self.drop_path(changed)
+        return torch.add(tokens, self.drop_path(changed))
 
 
 class DividedBlock(nn.Module):
@@ -203,7 +199,7 @@ class DividedBlock(nn.Module):
         changed = torch.cat([within[:, :, :1].mean(1), within[:, :, 1:].flatten(1, 2)], dim=1)
         tokens = torch.cat([first, patches], dim=1) + self.drop_path(changed)
         widened: Tensor = self.mlp(self.norm2(tokens))
-        return tokens + self.drop_path(widened)
+        return torch.add(tokens, self.drop_path(widened))
 
 
 class TimeSformer(Encoder):
@@ -250,9 +246,7 @@ class TimeSformer(Encoder):
         self.check(video)
         return self.with_class(video, hidden=hidden)[0]
 
-    def tokens_and_class(
-        self, video: Num[Tensor, "B C T H W"]
-    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
+    def tokens_and_class(self, video: Num[Tensor, "B C T H W"]) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B D"]]:
         """All tokens in raster order, and the class token."""
         self.check(video)
         return self.with_class(video)
@@ -315,7 +309,7 @@ class TimeSformer(Encoder):
         positions = space.unsqueeze(1).expand(-1, grid.t, -1, -1)
         if self.time_embed is not None:
             positions = positions + nearest_in_time(self.time_embed, grid.t).unsqueeze(2)
-        return tokens + positions.flatten(1, 2)
+        return torch.add(tokens, positions.flatten(1, 2))
 
 
 def _vectors(count: int, width: int) -> nn.Parameter:

@@ -26,6 +26,7 @@ Step = tuple[int, int, int]
 WindowRule = Literal["clamped", "released", "released_image"]
 """What happens where a grid is smaller than a window; see `Windows`."""
 NO_SHIFT: Final[Step] = (0, 0, 0)
+NO_MASK: Final = b""
 ELSEWHERE: Final = -100.0  # authors: added to logits of keys that lie elsewhere in the grid
 
 
@@ -175,9 +176,9 @@ def _plan(grid: Grid, layout: Layout) -> _Plan:
     padded = tuple(-(-side // most) * most for side, most in sides)
     order = _cut(_rolled_tokens(grid, padded, layout.shift), layout.window)
     regions = _cut(_regions(padded, layout.masked), layout.window)
-    groups: dict[bytes, list[int]] = {bytes(): []}  # of windows without a mask, which come first
+    groups: dict[bytes, list[int]] = {NO_MASK: []}  # of windows without a mask, which come first
     for number, region in enumerate(regions):
-        key = region.tobytes() if (region != region[0]).any() else bytes()
+        key = region.tobytes() if (region != region[0]).any() else NO_MASK
         groups.setdefault(key, []).append(number)
     order = order[[number for members in groups.values() for number in members]].ravel()
     tokens = np.flatnonzero(order < grid.tokens)

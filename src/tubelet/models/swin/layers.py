@@ -100,7 +100,7 @@ class WindowBlock(nn.Module):
     def forward(self, tokens: Float[Tensor, "B N D"], partition: Partition) -> Float[Tensor, "B N D"]:
         tokens = tokens + self.drop_path(self.attention(self.norm1(tokens), partition))
         changed: Tensor = self.mlp(self.norm2(tokens))
-        return tokens + self.drop_path(changed)
+        return torch.add(tokens, self.drop_path(changed))
 
 
 class PatchMerging(nn.Module):

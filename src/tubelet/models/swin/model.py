@@ -5,10 +5,9 @@ Attention in shifted windows of space and time, a grid that gets coarser in spac
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from itertools import pairwise
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Int, Num
@@ -159,7 +158,9 @@ class SwinSpec(EncoderSpec):
     def _stages_fit(self) -> SwinSpec:
         starts = [0, *(stage.start for stage in self.stages), self.depth]
         if any(start >= end for start, end in pairwise(starts)):
-            raise ValueError(f"stages start at blocks {starts[:-1]}; they must rise and be below the depth {self.depth}")
+            raise ValueError(
+                f"stages start at blocks {starts[:-1]}; they must rise and be below the depth {self.depth}"
+            )
         for width, heads in zip(self.stage_widths, self.stage_heads, strict=True):
             if width % heads:
                 raise ValueError(f"width {width} of a stage is not a multiple of its heads {heads}")
@@ -202,8 +203,8 @@ class Swin(Encoder):
         self.mask_token = _mask_token(spec.width) if masked else None
         self.stages = nn.ModuleList(_modules(spec))
         self.norm = nn.LayerNorm(self.out_width, eps=spec.norm_eps) if final_norm else nn.Identity()
-        self.windows = _windows(spec, self.grid, spec.window_rule)
-        self._windows_of_others: dict[tuple[Grid, WindowRule, torch.device], nn.ModuleList] = {}
+        self.windows = nn.ModuleList(_windows(spec, self.grid, spec.window_rule))
+        self._windows_of_others: dict[tuple[Grid, WindowRule, torch.device], list[Windows]] = {}
 
     def forward(
         self,
@@ -240,14 +241,15 @@ class Swin(Encoder):
             tokens = torch.where(cells_to_tokens(hidden, grid).unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
         recomputed = recomputed_blocks(self.spec.checkpointing, self.spec.depth) if self.training else 0
         found = []
-        for stage, windows in zip(self.stages, self._windows(grid, embed, tokens.device), strict=True):
+        windows = self._windows(grid, embed, tokens.device)
+        for stage, places in zip(cast("list[Stage]", self.stages), windows, strict=True):
             for number, block in enumerate(stage.blocks):
-                run = partial(block, partition=windows.partition(number))
+                run = partial(block, partition=places.partition(number))
                 tokens = recompute(run, tokens) if recomputed > 0 else run(tokens)
                 recomputed -= 1
             found.append(tokens)
             if stage.merge is not None:
-                tokens = stage.merge(tokens, windows.grid)
+                tokens = stage.merge(tokens, places.grid)
         return tuple(found)
 
     def layer_of(self, name: str) -> int:
@@ -260,7 +262,7 @@ class Swin(Encoder):
             return self.layers - 1
         if part != "stages":
             return 0
-        stage, kind, number = (rest.split(".") + [""])[:3]
+        stage, kind, number = rest.split(".")[:3]
         blocks = self.spec.stage_blocks
         before = sum(blocks[: int(stage)]) + int(stage)  # each stage below ends in a merging
         return before + (int(number) if kind == "blocks" else blocks[int(stage)]) + 1
@@ -271,32 +273,33 @@ class Swin(Encoder):
 
     def stack(self) -> tuple[nn.Module, ...]:
         """Its blocks in order."""
-        return tuple(block for stage in self.stages for block in stage.blocks)
+        return tuple(block for stage in cast("list[Stage]", self.stages) for block in stage.blocks)
 
     @staticmethod
     def init_linear(layer: nn.Module) -> None:
         """Normal with deviation 0.02, biases 0."""
         truncated_normal_(layer)
 
-    def _windows(self, grid: Grid, embed: PatchEmbed, device: torch.device) -> nn.ModuleList:
+    def _windows(self, grid: Grid, embed: PatchEmbed, device: torch.device) -> list[Windows]:
         """Of each stage; those of a grid other than the model's are made when it first comes."""
         released_image = self.spec.window_rule == "released" and embed.cube.frames == 1
         rule: WindowRule = "released_image" if released_image else self.spec.window_rule
         if (grid, rule) == (self.grid, self.spec.window_rule):
-            return self.windows
+            return cast("list[Windows]", list(self.windows))
         made = self._windows_of_others.get((grid, rule, device))
         if made is None:
-            made = self._windows_of_others[grid, rule, device] = _windows(self.spec, grid, rule).to(device)
+            made = [windows.to(device) for windows in _windows(self.spec, grid, rule)]
+            self._windows_of_others[grid, rule, device] = made
         return made
 
 
-def _windows(spec: SwinSpec, grid: Grid, rule: WindowRule) -> nn.ModuleList:
-    return nn.ModuleList(Windows(stage, spec.window, rule) for stage in spec.stage_grids(grid))
+def _windows(spec: SwinSpec, grid: Grid, rule: WindowRule) -> list[Windows]:
+    return [Windows(stage, spec.window, rule) for stage in spec.stage_grids(grid)]
 
 
 def _modules(spec: SwinSpec) -> list[Stage]:
     rates = iter(drop_path_rates(spec.drop_path, spec.depth))
-    found = []
+    found: list[Stage] = []
     for width, heads, blocks in zip(spec.stage_widths, spec.stage_heads, spec.stage_blocks, strict=True):
         made = [_block(spec, width, heads, drop_path=next(rates)) for _ in range(blocks)]
         is_last = len(found) == len(spec.stages)
