@@ -4,9 +4,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tubelet.models.mvit.model import MViT
-from tubelet.models.mvit.model import MViTSpec, Stage, block_shapes, MVIT_B, MVIT_L, MVIT_S
 from tubelet.models.mvit import layers as pooling_attention
+from tubelet.models.mvit.model import MVIT_B, MVIT_L, MVIT_S, MViT, MViTSpec, Stage, block_shapes
 from tubelet.spec import replace
 from tubelet.types import ClipShape, Cube, Grid
 
