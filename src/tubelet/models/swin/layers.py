@@ -62,7 +62,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "B N D"], partition: Partition) -> Float[Tensor, "B N D"]:
         qkv = self.qkv(into_windows(tokens, partition))
-        bias = F.embedding(partition.rows, self.table).permute(2, 0, 1)
+        bias = self.table[partition.rows].permute(2, 0, 1)
         length, first, mixed = len(partition.rows), 0, []
         for group, count in enumerate(partition.counts):
             if not count:
