@@ -18,6 +18,10 @@ class Square(Spec):
     side: float = 2.0
 
 
+class Hexagon(Spec):
+    kind: Literal["hexagon"] = "hexagon"
+
+
 SHAPES = kinds_of(Round | Square)
 
 
@@ -55,6 +59,7 @@ def test_an_unknown_kind_says_which_there_are() -> None:
     assert problem({"corners": ["round", {"kind": "x"}]}) == "corners.1: unknown kind 'x'; choose from round, square"
     assert problem({"shape": {"radius": 2}}) == "shape: the kind is missing; choose from round, square"
     assert problem({"shape": 3}) == "shape: needs a kind; choose from round, square"
+    assert problem({"shape": Hexagon()}) == "shape: unknown kind 'hexagon'; choose from round, square"
     assert problem({"shape": {"kind": ["{x}"]}}) == "shape: unknown kind ['{x}']; choose from round, square"
 
 

@@ -61,6 +61,8 @@ class OneOf:
         if isinstance(value, tuple(table.values())):
             return value
         fields = {"kind": value} if isinstance(value, str) else value
+        if isinstance(fields, Spec):
+            raise _unknown(f"unknown kind {_kind_of(type(fields))!r}; {did_you_mean('', table)}")
         if not isinstance(fields, dict):
             raise _unknown(f"needs a kind; {did_you_mean('', table)}")
         kind = fields.get("kind", self.unnamed)

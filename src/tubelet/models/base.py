@@ -124,7 +124,8 @@ class Encoder(nn.Module, ABC):
 
     Attributes: `spec`; `clip`, the size of clips that it takes; `grid`, tokens behind the embedding; `out_grid`, tokens
     that come out, `out_width` wide; `out_heads` of the last attention; `layers`, the highest number that `layer_of`
-    gives; `norm`, the final norm (`nn.Identity` without).
+    gives; `norm`, the final norm (`nn.Identity` without). Names that others rely on: `patch_embed.weight` (a file with
+    it is one of ours), `mask_token`, `norm`.
     """
 
     spec: EncoderSpec
