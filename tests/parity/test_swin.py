@@ -140,9 +140,7 @@ def test_losses_and_gradients_of_both_streams_of_bevt(bevt: Case) -> None:
     assert_output(bevt, "loss", loss)
     loss.backward()
     found = gradients(encoder, BEVT_ENCODER)
-    flat = {
-        name: value.squeeze(2) if name == "proj.weight" else value for name, value in image_gradients(image).items()
-    }
+    flat = {name: value.squeeze(2) if name == "weight" else value for name, value in image_gradients(image).items()}
     found |= to_official(flat, BEVT_IMAGE_EMBEDDING)
     found |= {name: value.grad for name, value in behind.items() if value.grad is not None}
     assert_grad_norms(bevt, found)

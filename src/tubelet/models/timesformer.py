@@ -97,7 +97,7 @@ class TimeSformerSpec(EncoderSpec):
             changed[TIME] = nearest_in_time(state[TIME], new.t)
         if all(changed[name] is state[name] for name in state):
             return Stretched(self, state, "")
-        note = f"positions learnt for {before.words()} are those of the nearest places for {after.words()}"
+        note = f"positions learnt for {before.words()} are interpolated to {after.words()}, each from the nearest place"
         return Stretched(self, changed, note)
 
     @model_validator(mode="after")

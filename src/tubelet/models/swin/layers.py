@@ -18,7 +18,7 @@ from tubelet.types import Cube, Grid
 
 
 class PatchEmbed(nn.Module):
-    """A linear map of each cube, and a norm where `normed`. Names: `proj`, `norm`.
+    """A linear map of each cube as in `CubeEmbed`, and a norm where `normed`. Names: `weight`, `bias`, `norm`.
 
     An image has one of its own, with a cube of one frame.
     """
@@ -26,7 +26,8 @@ class PatchEmbed(nn.Module):
     def __init__(self, width: int, cube: Cube, *, normed: bool, norm_eps: float) -> None:
         super().__init__()
         self.cube = cube
-        self.proj = CubeEmbed(width, cube)
+        linear = CubeEmbed(width, cube)
+        self.weight, self.bias = linear.weight, linear.bias
         self.norm = nn.LayerNorm(width, eps=norm_eps) if normed else nn.Identity()
 
     def forward(self, video: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B N D"]:
@@ -35,8 +36,8 @@ class PatchEmbed(nn.Module):
         if any(ends):
             frames, height, width = ends
             video = F.pad(video, (0, width, 0, height, 0, frames))
-        tokens = self.proj(all_cubes(video, self.cube))
-        normed: Tensor = self.norm(tokens.to(self.proj.weight.dtype))  # tokens stay in float32 under autocast
+        tokens = F.linear(all_cubes(video, self.cube).flatten(2), self.weight.flatten(1), self.bias)
+        normed: Tensor = self.norm(tokens.to(self.weight.dtype))  # tokens stay in float32 under autocast
         return normed
 
     def grid_of(self, video: Float[Tensor, "B C T H W"]) -> Grid:

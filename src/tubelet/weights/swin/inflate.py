@@ -23,7 +23,7 @@ from tubelet.weights.tensors.rename import from_official
 
 Inflation = Literal["mean", "centre"]
 """The embedding's weight in each frame: that of the image divided by the frames, or all of it in the middle frame."""
-_EMBEDDING = "patch_embed.proj.weight"
+_EMBEDDING = "patch_embed.weight"
 _HEADS = r"head\..*|classifier\..*|decoder\..*|swin\.embeddings\.mask_token|embeddings\.mask_token"
 
 

@@ -25,7 +25,7 @@ _BLOCK: Final[Pairs] = (
     ("mlp.fc{}.{.}", "mlp.fc{}.{.}"),
 )
 ENCODER: Final[Pairs] = (
-    ("patch_embed.proj.{.}", "patch_embed.proj.{.}"),
+    ("patch_embed.proj.{.}", "patch_embed.{.}"),
     ("patch_embed.norm.{.}", "patch_embed.norm.{.}"),
     *((f"layers.{{}}.blocks.{{}}.{theirs}", f"stages.{{}}.blocks.{{}}.{ours}") for theirs, ours in _BLOCK),
     ("layers.{}.downsample.norm.{.}", "stages.{}.merge.norm.{.}"),
@@ -44,7 +44,7 @@ BEVT_ENCODER: Final[Pairs] = (
 )
 """What BEVT's two streams share, as the names of a `Swin`, with the embedding of videos."""
 BEVT_IMAGE_EMBEDDING: Final[Pairs] = (
-    ("backbone.patch_embed_2d.proj.{.}", "proj.{.}"),
+    ("backbone.patch_embed_2d.proj.{.}", "{.}"),
     ("backbone.patch_embed_2d.norm.{.}", "norm.{.}"),
 )
 """As the names of the `PatchEmbed` of images; see `with_frame_axis`."""
@@ -60,7 +60,7 @@ _HF_BLOCK: Final[Pairs] = (
     ("output.dense.{.}", "mlp.fc2.{.}"),
 )
 HUGGINGFACE: Final[Pairs] = (
-    ("embeddings.patch_embeddings.projection.{.}", "patch_embed.proj.{.}"),
+    ("embeddings.patch_embeddings.projection.{.}", "patch_embed.{.}"),
     ("embeddings.norm.{.}", "patch_embed.norm.{.}"),
     ("embeddings.mask_token", "mask_token"),
     *((f"encoder.layers.{{}}.blocks.{{}}.{theirs}", f"stages.{{}}.blocks.{{}}.{ours}") for theirs, ours in _HF_BLOCK),
@@ -95,6 +95,6 @@ def joined(state: Mapping[str, Tensor]) -> State:
     return out
 
 
-def with_frame_axis(state: Mapping[str, Tensor], name: str = "proj.weight") -> State:
-    """The embedding of images as one of cubes with one frame: [D,C,p,q] to [D,C,1,p,q]."""
-    return {**state, name: state[name].unsqueeze(2)}
+def with_frame_axis(state: Mapping[str, Tensor]) -> State:
+    """The embedding of images as one of cubes with one frame: `weight` [D,C,p,q] to [D,C,1,p,q]."""
+    return {**state, "weight": state["weight"].unsqueeze(2)}

@@ -91,8 +91,8 @@ def test_an_image_moves_the_tables_in_their_rows_of_no_distance_in_time_alone(ru
     found = encoder.stage_tokens(clips()[:, :, :1], hidden=hidden, embed=embed)
     assert [one.shape[1] for one in found] == [256, 64, 16]
     sum(one.square().sum() for one in found).backward()
-    assert embed.proj.weight.grad is not None
-    assert encoder.patch_embed.proj.weight.grad is None
+    assert embed.weight.grad is not None
+    assert encoder.patch_embed.weight.grad is None
     assert encoder.mask_token is not None
     assert encoder.mask_token.grad is not None
     for block in encoder.stack():
@@ -117,7 +117,7 @@ def test_layers_are_those_that_bevt_is_fine_tuned_by() -> None:
         encoder = Swin(SWIN_B, ClipShape(), final_norm=True, masked=True)
     assert encoder.layers == 28
     of = {name: encoder.layer_of(name) for name, _ in encoder.named_parameters()}
-    assert {of["patch_embed.proj.weight"], of["patch_embed.norm.bias"], of["mask_token"]} == {0}
+    assert {of["patch_embed.weight"], of["patch_embed.norm.bias"], of["mask_token"]} == {0}
     blocks = [of[f"stages.{stage}.blocks.{block}.norm1.weight"] for stage, block in ((0, 0), (0, 1), (1, 0), (2, 17))]
     assert blocks == [1, 2, 4, 24]
     merges = [of[f"stages.{stage}.merge.reduction.weight"] for stage in range(3)]
@@ -166,7 +166,7 @@ def test_bf16_stays_near() -> None:
         near.float().square().mean().backward()
     assert near.dtype == torch.float32
     assert float((near - exact).detach().abs().max() / exact.detach().abs().max()) < 0.05
-    assert encoder.patch_embed.proj.weight.grad is not None
+    assert encoder.patch_embed.weight.grad is not None
 
 
 def test_it_is_exported_and_gives_the_same_numbers() -> None:
