@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 
 from common import append, facts, interleaved, medians, spread
-from tubelet.models.mvit.model import MViT
-from tubelet.models.mvit.model import MVIT_S
 from tubelet.models.mvit import layers as pooling_attention
+from tubelet.models.mvit.model import MVIT_S, MViT
 from tubelet.plan.measure.real_steps import GIVES_BACK, forget_peak, resident_bytes
 from tubelet.rng import generator, step_rng
 from tubelet.spec import replace

@@ -43,7 +43,7 @@ def vit_h(*, frames: int = 16, size: int = 224, **changes: Any) -> Encoder:
 
 
 def vit_g(*, frames: int = 16, size: int = 224, **changes: Any) -> Encoder:
-    """ViT-g/14, cubes of 2 x 14 x 14: 1011 M parameters (VideoMAE V2, arXiv:2303.16727)."""
+    """ViT-g/14, cubes of 2 x 14 x 14: 1012 M parameters (VideoMAE V2, arXiv:2303.16727)."""
     return _built(VIT_G, ClipShape(frames=frames, size=size), changes)
 
 
