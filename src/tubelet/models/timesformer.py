@@ -107,6 +107,8 @@ class TimeSformerSpec(EncoderSpec):
         return self
 
 
+TIMESFORMER_B: Final = TimeSformerSpec()
+"""121 M parameters, 196 GFLOPs with 8 frames of 224 (drop path 0.1)."""
 SPACE: Final = "pos_embed"
 TIME: Final = "time_embed"
 
