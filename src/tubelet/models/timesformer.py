@@ -193,7 +193,7 @@ class DividedBlock(nn.Module):
         """A class token, then those of `frames` frames."""
         first, patches = tokens[:, :1], tokens[:, 1:]
         rows = rearrange(self.temporal_norm(patches), "B (t n) D -> (B n) t D", t=frames)
-        along = rearrange(self.temporal_attention(rows), "(B n) t D -> B (t n) D", B=len(tokens))
+        along = rearrange(self.temporal_attention(rows), "(B n) t D -> B (t n) D", B=tokens.shape[0])
         patches = patches + self.temporal_fc(self.drop_path(along))
         copies = first.unsqueeze(1).expand(-1, frames, -1, -1)
         frame = torch.cat([copies, patches.unflatten(1, (frames, -1))], dim=2)
@@ -264,11 +264,11 @@ class TimeSformer(Encoder):
         tokens = self._embedded(video, grid, hidden)
         by_frame = self.spec.attention == "space"
         if by_frame:
-            first = (self.class_token + self.pos_embed[:, :1]).expand(len(tokens), grid.t, -1, -1)
+            first = (self.class_token + self.pos_embed[:, :1]).expand(tokens.shape[0], grid.t, -1, -1)
             tokens = torch.cat([first, tokens.unflatten(1, (grid.t, -1))], dim=2).flatten(1, 2)
         else:
             first = self.class_token + self.pos_embed[:, :1]
-            tokens = torch.cat([first.expand(len(tokens), -1, -1), tokens], dim=1)
+            tokens = torch.cat([first.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         frames = 1 if self.spec.attention == "joint" else grid.t
         recomputed = recomputed_blocks(self.spec.checkpointing, self.spec.depth) if self.training else 0
         for number, block in enumerate(self.blocks):

@@ -83,7 +83,7 @@ class WindowAttention(nn.Module):
         )
         q, k, v = windows.unbind(0)
         mixed = attend(q, k, v, bias=bias.to(q.dtype).unsqueeze(0))
-        return rearrange(mixed, "(B n) heads L d -> B (n L) (heads d)", B=len(qkv))
+        return rearrange(mixed, "(B n) heads L d -> B (n L) (heads d)", B=qkv.shape[0])
 
 
 class WindowBlock(nn.Module):

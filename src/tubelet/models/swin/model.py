@@ -288,7 +288,8 @@ class Swin(Encoder):
             return cast("list[Windows]", list(self.windows))
         made = self._windows_of_others.get((grid, rule, device))
         if made is None:
-            made = [windows.to(device) for windows in _windows(self.spec, grid, rule)]
+            with torch.inference_mode(False):  # training may read them later
+                made = [windows.to(device) for windows in _windows(self.spec, grid, rule)]
             self._windows_of_others[grid, rule, device] = made
         return made
 
