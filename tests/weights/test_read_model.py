@@ -283,7 +283,7 @@ def test_other_clips_are_written_with_stretched_positions(tmp_path: Path, learnt
     model = classifier(changed(ENCODER, learnable_positions=learnt))
     longer = ClipShape(frames=8, size=24)
     imported = imported_from(model, tmp_path).resized(longer)
-    assert "positions of 4 frames of 16 x 16 are interpolated to 8 frames of 24 x 24" in imported.notes[-1]
+    assert "4 frames of 16 x 16 are interpolated to 8 frames of 24 x 24" in imported.notes[-1]
     write_imported(imported, tmp_path / "run")
     loaded = load_classifier(tmp_path / "run").classifier
     old, new = CLIP.grid(ENCODER.cube), longer.grid(ENCODER.cube)
