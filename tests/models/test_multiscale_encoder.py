@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from tubelet.models.mvit import layers as pooling_attention
 from tubelet.models.mvit.model import MVIT_B, MVIT_L, MVIT_S, MViT, MViTSpec, Stage, block_shapes
+from tubelet.nn.pixels import cells_to_tokens
 from tubelet.spec import replace
 from tubelet.types import ClipShape, Cube, Grid
 
@@ -91,7 +92,7 @@ def test_a_cell_hides_exactly_its_tokens() -> None:
     encoder = build()
     hidden = torch.zeros(1, 1, 2, 2, dtype=torch.bool)
     hidden[0, 0, 1, 0] = True
-    found = encoder._upsampled(hidden).unflatten(1, tuple(encoder.grid))[0]
+    found = cells_to_tokens(hidden, encoder.grid).unflatten(1, tuple(encoder.grid))[0]
     expected = torch.zeros(2, 16, 16, dtype=torch.bool)
     expected[:, 8:, :8] = True
     assert torch.equal(found, expected)

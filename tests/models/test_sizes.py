@@ -20,6 +20,11 @@ MILLIONS = {
     "mvit_s": 34.2,
     "mvit_b": 50.9,
     "mvit_l": 212.9,
+    "swin_t": 27.9,
+    "swin_s": 49.5,
+    "swin_b": 87.6,
+    "swin_l": 196.3,
+    "timesformer_b": 121.3,
 }
 
 

@@ -21,7 +21,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 def with_gradients(weights: dict[str, Tensor], outputs: Outputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What `outputs` gives for these weights, and the gradients of its loss."""
-    leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
+    leaves = {name: value.clone().requires_grad_(value.is_floating_point()) for name, value in weights.items()}
     found = outputs(leaves)
     found["loss"].backward()
     gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}

@@ -123,8 +123,8 @@ class Encoder(nn.Module, ABC):
     """A network that makes tokens of a video.
 
     Attributes: `spec`; `clip`, the size of clips that it takes; `grid`, tokens behind the embedding; `out_grid`, tokens
-    that come out, `out_width` wide; `out_heads` of the last attention; `layers`, the highest number that `layer_of`
-    gives; `norm`, the final norm (`nn.Identity` without). Names that others rely on: `patch_embed.weight` (a file with
+    that come out, `out_width` wide; `out_heads` of the last attention; `layers`, the layer of what follows it, such as
+    a head; `norm`, the final norm (`nn.Identity` without). Names that others rely on: `patch_embed.weight` (a file with
     it is one of ours), `mask_token`, `norm`.
     """
 
@@ -163,7 +163,8 @@ class Encoder(nn.Module, ABC):
     def layer_of(self, name: str) -> int:
         """Layer of a parameter by its name in the encoder, for layer decay.
 
-        0 embeds, i + 1 is block i counted through all stages, `layers` is what follows the blocks.
+        0 embeds; blocks rise from 1, counted through all stages, with what is between stages (`swin` merges tokens
+        there) as a layer too; `layers`, where a head belongs, is what follows them.
         """
 
     def not_decayed(self) -> set[str]:

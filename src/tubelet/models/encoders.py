@@ -11,6 +11,8 @@ from tubelet.models.base import Encoder as Encoder
 from tubelet.models.base import EncoderSpec as EncoderSpec
 from tubelet.models.decoder import Decoder
 from tubelet.models.mvit.model import MViTSpec
+from tubelet.models.swin.model import SwinSpec
+from tubelet.models.timesformer import TimeSformerSpec
 from tubelet.models.vit import ViTSpec
 from tubelet.spec import OneOf
 from tubelet.types import ClipShape
@@ -18,6 +20,8 @@ from tubelet.types import ClipShape
 ENCODERS: Final[dict[str, type[EncoderSpec]]] = {
     "vit": ViTSpec,
     "mvit": MViTSpec,
+    "swin": SwinSpec,
+    "timesformer": TimeSformerSpec,
 }
 """What `model.encoder` may be."""
 

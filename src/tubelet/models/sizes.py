@@ -12,6 +12,8 @@ from typing import Any
 
 from tubelet.models.base import Encoder, EncoderSpec
 from tubelet.models.mvit.model import MVIT_B, MVIT_L, MVIT_S
+from tubelet.models.swin.model import SWIN_B, SWIN_L, SWIN_S, SWIN_T
+from tubelet.models.timesformer import TIMESFORMER_B
 from tubelet.models.vit import VIT_B, VIT_G, VIT_H, VIT_L, VIT_S, VIT_TI
 from tubelet.spec import replace
 from tubelet.types import ClipShape
@@ -60,6 +62,31 @@ def mvit_b(*, frames: int = 32, size: int = 224, **changes: Any) -> Encoder:
 def mvit_l(*, frames: int = 40, size: int = 312, **changes: Any) -> Encoder:
     """MViTv2-L: 213 M parameters (arXiv:2112.01526)."""
     return _built(MVIT_L, ClipShape(frames=frames, size=size), changes)
+
+
+def swin_t(*, frames: int = 32, size: int = 224, **changes: Any) -> Encoder:
+    """Video Swin-T: 28 M parameters (arXiv:2106.13230)."""
+    return _built(SWIN_T, ClipShape(frames=frames, size=size), changes)
+
+
+def swin_s(*, frames: int = 32, size: int = 224, **changes: Any) -> Encoder:
+    """Video Swin-S: 50 M parameters (arXiv:2106.13230)."""
+    return _built(SWIN_S, ClipShape(frames=frames, size=size), changes)
+
+
+def swin_b(*, frames: int = 32, size: int = 224, **changes: Any) -> Encoder:
+    """Video Swin-B: 88 M parameters (arXiv:2106.13230); BEVT (arXiv:2112.01529)."""
+    return _built(SWIN_B, ClipShape(frames=frames, size=size), changes)
+
+
+def swin_l(*, frames: int = 32, size: int = 224, **changes: Any) -> Encoder:
+    """Video Swin-L: 197 M parameters (arXiv:2106.13230)."""
+    return _built(SWIN_L, ClipShape(frames=frames, size=size), changes)
+
+
+def timesformer_b(*, frames: int = 8, size: int = 224, **changes: Any) -> Encoder:
+    """TimeSformer, ViT-B/16 with divided attention: 121 M parameters (arXiv:2102.05095)."""
+    return _built(TIMESFORMER_B, ClipShape(frames=frames, size=size), changes)
 
 
 def _built(spec: EncoderSpec, clip: ClipShape, changes: dict[str, Any]) -> Encoder:

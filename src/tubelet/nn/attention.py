@@ -61,9 +61,15 @@ class Attention(nn.Module):
 
 
 def attend(
-    q: Float[Tensor, "B heads K d"], k: Float[Tensor, "B heads N d"], v: Float[Tensor, "B heads N d"]
+    q: Float[Tensor, "B heads K d"],
+    k: Float[Tensor, "B heads N d"],
+    v: Float[Tensor, "B heads N d"],
+    *,
+    bias: Float[Tensor, "#B heads K N"] | None = None,
 ) -> Float[Tensor, "B heads K d"]:
     """Softmax attention: the one place that chooses a kernel for it, by what was measured (docs/log.md).
+
+    `bias`, in the dtype of the others, is added to the logits.
 
     On a CPU the gradient of PyTorch's bf16 kernel is slow, by a fixed cost per head and by its products. So up to
     `CPU_FLOAT32_TOKENS` tokens are computed in float32, up to `CPU_PLAIN_TOKENS` with the weights held in memory, and
@@ -71,8 +77,8 @@ def attend(
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         with torch.autocast("cpu", enabled=False):
-            return _attend_in_bf16(q, k, v)
-    return F.scaled_dot_product_attention(q, k, v)
+            return _attend_in_bf16(q, k, v) if bias is None else _attend_in_bf16_with(q, k, v, bias)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
 def _attend_in_bf16(
@@ -83,6 +89,20 @@ def _attend_in_bf16(
     if not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v)
     return _plain(q, k, v) if k.shape[2] <= CPU_PLAIN_TOKENS else blocked_attention(q, k, v)
+
+
+def _attend_in_bf16_with(
+    q: Float[Tensor, "B heads K d"],
+    k: Float[Tensor, "B heads N d"],
+    v: Float[Tensor, "B heads N d"],
+    bias: Float[Tensor, "#B heads K N"],
+) -> Float[Tensor, "B heads K d"]:
+    """PyTorch's kernel has no gradient for the bias, so the weights are held in memory where one is asked for."""
+    if not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    weights = torch.add((q * q.shape[-1] ** -0.5) @ k.mT, bias)
+    mixed: Tensor = weights.softmax(-1) @ v
+    return mixed
 
 
 def _plain(

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -102,6 +102,19 @@ def take_cubes_plain(
 def join_cubes(cubes: Num[Tensor, "B N C f p q"], grid: Grid) -> Num[Tensor, "B C T H W"]:
     """The video of all N cubes in raster order: the inverse of `all_cubes`."""
     return rearrange(cubes, "B (t h w) C f p q -> B C (t f) (h p) (w q)", t=grid.t, h=grid.h, w=grid.w)
+
+
+def cells_to_tokens(hidden: Bool[Tensor, "B t h w"], grid: Grid) -> Bool[Tensor, "B N"]:
+    """A mask of coarse cells for the tokens of a grid; ValueError where its sides do not divide the grid's."""
+    for axis, tokens in enumerate(grid, start=1):
+        cells = hidden.shape[axis]
+        if tokens % cells:
+            raise ValueError(
+                f"a mask of {tuple(hidden.shape[1:])} cells does not divide {tuple(grid)} tokens; "
+                "choose another mask grid"
+            )
+        hidden = hidden.repeat_interleave(tokens // cells, dim=axis, output_size=tokens)
+    return hidden.flatten(1)
 
 
 def resized(

@@ -29,7 +29,7 @@ from tubelet.models.mvit.layers import (
 from tubelet.nn.block import NORM_EPS, recompute
 from tubelet.nn.drop_path import drop_path_rates
 from tubelet.nn.init import biased_normal_
-from tubelet.nn.pixels import Colours, Normalise
+from tubelet.nn.pixels import Colours, Normalise, cells_to_tokens
 from tubelet.nn.position import learnt
 from tubelet.spec import Spec
 from tubelet.types import ClipShape, Cube, Grid
@@ -354,7 +354,9 @@ class MViT(Encoder):
         tokens = tokens.to(self.patch_embed.weight.dtype)  # tokens stay in float32 under autocast, as in a ViT
         if hidden is not None:
             assert self.mask_token is not None
-            tokens = torch.where(self._upsampled(hidden).unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
+            tokens = torch.where(
+                cells_to_tokens(hidden, self.grid).unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens
+            )
         if self.pos_embed_space is not None and self.pos_embed_time is not None:
             positions = self.pos_embed_time.unsqueeze(2) + self.pos_embed_space.unsqueeze(1)
             tokens = tokens + positions.flatten(1, 2)
@@ -362,18 +364,6 @@ class MViT(Encoder):
             return tokens
         first = self.class_token if self.pos_embed_class is None else self.class_token + self.pos_embed_class
         return torch.cat([first.to(tokens.dtype).expand(tokens.shape[0], -1, -1), tokens], dim=1)
-
-    def _upsampled(self, hidden: Bool[Tensor, "B t h w"]) -> Bool[Tensor, "B N"]:
-        """A mask of coarse cells, for the tokens of `grid`."""
-        for axis, tokens in enumerate(self.grid, start=1):
-            cells = hidden.shape[axis]
-            if tokens % cells:
-                raise ValueError(
-                    f"a mask of {tuple(hidden.shape[1:])} cells does not divide {tuple(self.grid)} tokens; "
-                    "choose another mask grid"
-                )
-            hidden = hidden.repeat_interleave(tokens // cells, dim=axis, output_size=tokens)
-        return hidden.flatten(1)
 
     def _check_grid(self) -> None:
         spec, clip = self.spec, (self.clip.frames, self.clip.size, self.clip.size)

@@ -1,0 +1,1 @@
+"""Video Swin: its spec and network; what its blocks are made of."""
