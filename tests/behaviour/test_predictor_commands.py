@@ -14,7 +14,7 @@ from toy_run import CLIP, VIT, Notes, finetune_recipe, log_lines, pretrain_recip
 import tubelet
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
-from tubelet.models.mvit.model import MViTSpec, Stage
+from tubelet.models.mvit.model import MViTSpec, MViTStage
 from tubelet.models.vit import ViTSpec
 from tubelet.recipe import (
     EncoderRun,
@@ -31,7 +31,12 @@ from tubelet.types import ClipShape
 from tubelet.weights.start import classifier_state
 
 MVIT = MViTSpec(
-    width=8, depth=3, stages=(Stage(start=1), Stage(start=2)), widen_in="mlp", last_stage_stride=1, drop_path=0.2
+    width=8,
+    depth=3,
+    stages=(MViTStage(start=1), MViTStage(start=2)),
+    widen_in="mlp",
+    last_stage_stride=1,
+    drop_path=0.2,
 )
 ENCODERS = pytest.mark.parametrize("encoder", [VIT, MVIT], ids=["vit", "mvit"])
 """Tokens of both stand for 2 x 8 x 8."""

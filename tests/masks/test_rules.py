@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from tubelet.masks import (
     All,
     BlockTube,
-    Cube,
+    CubeMask,
     DecodeRule,
     Frame,
     FrameDecode,
@@ -87,11 +87,11 @@ def test_hiding_nothing_is_an_error(rule: Tube | Random | Frame) -> None:
 
 
 def test_blocks_are_drawn_on_cells_and_repeated_to_tokens() -> None:
-    hidden = draw(Cube(), Grid(8, 14, 14))
+    hidden = draw(CubeMask(), Grid(8, 14, 14))
     cells = hidden.reshape(8, 7, 2, 7, 2)
     assert (cells == cells[:, :, :1, :, :1]).all()
     assert 140 <= hidden.sum() / 4 <= 157
-    two = draw(Cube(cell=(2, 1, 1)), Grid(4, 6, 6)).reshape(2, 2, 6, 6)
+    two = draw(CubeMask(cell=(2, 1, 1)), Grid(4, 6, 6)).reshape(2, 2, 6, 6)
     assert (two[:, 0] == two[:, 1]).all()
 
 
@@ -102,12 +102,12 @@ def test_a_block_tube_hides_the_same_place_in_every_frame() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.2, 0.4, 0.6, 0.8])
-@pytest.mark.parametrize("kind", [Cube, BlockTube], ids=["cube", "block_tube"])
+@pytest.mark.parametrize("kind", [CubeMask, BlockTube], ids=["cube", "block_tube"])
 def test_blocks_hide_another_number_each_time_and_never_more_than_asked(
-    kind: type[Cube | BlockTube], ratio: float
+    kind: type[CubeMask | BlockTube], ratio: float
 ) -> None:
     counts = [int(draw(kind(ratio=ratio), Grid(8, 14, 14), seed).sum()) for seed in range(60)]
-    most = 4 * round(ratio * 392) if kind is Cube else 8 * 4 * round(ratio * 49)
+    most = 4 * round(ratio * 392) if kind is CubeMask else 8 * 4 * round(ratio * 49)
     assert max(counts) == most
     assert len(set(counts)) > 1 or (kind is BlockTube and ratio == 0.2)  # whose blocks of 2 cells fill it up
     assert np.mean(counts) > 0.95 * most
@@ -125,8 +125,8 @@ def test_frames_of_maskfeat_are_the_nearest_number(ratio: float, steps: int) -> 
         (Grid(2, 3, 4), "2 x 3 x 4 tokens have no whole cells of 1 x 2 x 2"),
     ],
 )
-@pytest.mark.parametrize("kind", [Cube, BlockTube], ids=["cube", "block_tube"])
-def test_a_grid_too_small_for_blocks_is_refused(kind: type[Cube | BlockTube], grid: Grid, says: str) -> None:
+@pytest.mark.parametrize("kind", [CubeMask, BlockTube], ids=["cube", "block_tube"])
+def test_a_grid_too_small_for_blocks_is_refused(kind: type[CubeMask | BlockTube], grid: Grid, says: str) -> None:
     with pytest.raises(ValueError, match="change mask") as refused:
         draw(kind(), grid)
     assert says.replace("2 x 1 x 1", "1 x 1 x 1" if kind is BlockTube else "2 x 1 x 1") in str(refused.value)
@@ -137,18 +137,18 @@ def test_a_grid_too_small_for_blocks_is_refused(kind: type[Cube | BlockTube], gr
     [
         (BlockTube(ratio=0.75, cell=(1, 1, 1)), Grid(1, 7, 7), 7702),
         (BlockTube(ratio=0.75, cell=(1, 1, 1)), Grid(1, 7, 7), 12071),
-        (Cube(ratio=0.1, cell=(1, 1, 1)), Grid(8, 7, 7), 22474),
+        (CubeMask(ratio=0.1, cell=(1, 1, 1)), Grid(8, 7, 7), 22474),
     ],
     ids=lambda value: getattr(value, "kind", None),
 )
-def test_a_clip_whose_first_tries_all_miss_gets_its_blocks(rule: Cube | BlockTube, grid: Grid, seed: int) -> None:
+def test_a_clip_whose_first_tries_all_miss_gets_its_blocks(rule: CubeMask | BlockTube, grid: Grid, seed: int) -> None:
     """With these seeds the first 10 (100) tries fit nowhere: a run that asks them must not end there, clip by clip."""
     hidden = draw(rule, grid, seed)
     assert 0 < hidden.sum() <= round(rule.ratio * grid.tokens)
 
 
-@pytest.mark.parametrize("rule", [Cube(), BlockTube()], ids=lambda rule: rule.kind)
-def test_same_seed_same_blocks(rule: Cube | BlockTube) -> None:
+@pytest.mark.parametrize("rule", [CubeMask(), BlockTube()], ids=lambda rule: rule.kind)
+def test_same_seed_same_blocks(rule: CubeMask | BlockTube) -> None:
     grid = Grid(8, 14, 14)
     assert np.array_equal(draw(rule, grid, 3), draw(rule, grid, 3))
     assert not np.array_equal(draw(rule, grid, 3), draw(rule, grid, 4))

@@ -9,7 +9,7 @@ from toy_run import Notes
 
 from tubelet.inference.model import load
 from tubelet.methods.classifier import Classifier, ClassifierSpec, Finetuning
-from tubelet.models.mvit.model import MViT, MViTSpec, Stage
+from tubelet.models.mvit.model import MViT, MViTSpec, MViTStage
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import NO_MIXING, Mixing
 from tubelet.recipe import FinetuneRecipe, Optim, Schedule, encoder_run, override, read_recipe, to_yaml
@@ -19,7 +19,9 @@ from tubelet.types import Batch, Clips, ClipShape
 from tubelet.weights.classifier import load_classifier
 
 CLIP = ClipShape(frames=4, size=16)
-ENCODER = MViTSpec(width=8, depth=3, stages=(Stage(start=1), Stage(start=2)), kv_stride=(1, 2, 2), drop_path=0.1)
+ENCODER = MViTSpec(
+    width=8, depth=3, stages=(MViTStage(start=1), MViTStage(start=2)), kv_stride=(1, 2, 2), drop_path=0.1
+)
 
 
 def build(spec: ClassifierSpec) -> Classifier:

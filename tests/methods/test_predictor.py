@@ -8,7 +8,7 @@ import torch
 from toy_claims import assert_bf16_is_near, assert_learns
 from toy_run import pretrain_recipe
 
-from tubelet.masks import All, BlockTube, Cube, Frame, MaskRule, Random, RunningCell, Tube
+from tubelet.masks import All, BlockTube, CubeMask, Frame, MaskRule, Random, RunningCell, Tube
 from tubelet.methods.autoencoder import MaskedAutoencoderSpec
 from tubelet.methods.predictor import MaskedPredictor, MaskedPredictorSpec
 from tubelet.models.decoder import DecoderSpec
@@ -21,7 +21,14 @@ from tubelet.types import Batch, Clips, ClipShape, Grid, Mask
 CLIP = ClipShape(frames=4, size=32)
 GRID = Grid(2, 8, 8)
 ENCODER = ViTSpec(width=24, depth=2, heads=2, patch=4)
-RULES = [Cube(), BlockTube(), Tube(ratio=0.4), Frame(ratio=0.5), Frame(ratio=0.4, count="nearest"), Random(ratio=0.4)]
+RULES = [
+    CubeMask(),
+    BlockTube(),
+    Tube(ratio=0.4),
+    Frame(ratio=0.5),
+    Frame(ratio=0.4, count="nearest"),
+    Random(ratio=0.4),
+]
 
 
 def build(target: NormalisedPixels | Pixels | None = None) -> MaskedPredictor:
@@ -36,7 +43,7 @@ def mask(rule: MaskRule, clips: int = 4) -> Mask:
     return Mask(hidden, hidden)
 
 
-def batch(rule: MaskRule = Cube(), clips: int = 4) -> Batch:
+def batch(rule: MaskRule = CubeMask(), clips: int = 4) -> Batch:
     rows = torch.arange(32)
     smooth = (rows[:, None] * 2 + rows * 4)[None, None, None] + torch.arange(clips).view(-1, 1, 1, 1, 1) * 15
     video = smooth.expand(clips, 3, 4, 32, 32).to(torch.uint8).contiguous()
@@ -67,14 +74,14 @@ def test_every_seen_token_has_an_influence() -> None:
     """The full grid goes through the encoder: a change of one seen cube changes what is predicted elsewhere."""
     method, data = build(), batch()
     split, video = data.splits["video"], data.clips["video"].video
-    seen = torch.nonzero(~mask(Cube()).hidden[0])[0]
+    seen = torch.nonzero(~mask(CubeMask()).hidden[0])[0]
     t, h, w = (int(place) for place in seen)
     changed = video.clone()
     changed[0, :, 2 * t : 2 * t + 2, 4 * h : 4 * h + 4, 4 * w : 4 * w + 4] = 77
     assert not torch.equal(method.predict(video, split)[0], method.predict(changed, split)[0])
 
 
-@pytest.mark.parametrize("rule", [Cube(), Random(ratio=0.4)], ids=lambda rule: rule.kind)
+@pytest.mark.parametrize("rule", [CubeMask(), Random(ratio=0.4)], ids=lambda rule: rule.kind)
 def test_the_loss_is_a_mean_over_hidden_tokens_one_by_one(rule: MaskRule) -> None:
     """Against an encoder whose embedding is replaced by hand, token by token, and a head on every token."""
     method, data = build(), batch(rule)
@@ -106,7 +113,7 @@ def test_the_loss_is_a_mean_over_hidden_tokens_one_by_one(rule: MaskRule) -> Non
 
 
 def test_clips_may_hide_unequally_many_and_parts_weigh_what_they_score() -> None:
-    method, data = build(), batch(Cube(ratio=0.6), clips=6)
+    method, data = build(), batch(CubeMask(ratio=0.6), clips=6)
     split = data.splits["video"]
     assert split.weight.sum(1).unique().numel() > 1, "this seed should draw another number for some clip"
     assert split.seen.shape == (6, 0)
@@ -122,7 +129,7 @@ def test_the_autoencoder_refuses_clips_that_hide_unequally_many() -> None:
         spec = MaskedAutoencoderSpec(encoder=ENCODER, decoder=DecoderSpec(width=12, depth=1, heads=2))
         method = spec.build(CLIP, NormalisedPixels())
     with pytest.raises(ValueError, match="equally many tokens"):
-        method(batch(Cube(ratio=0.6), clips=6))
+        method(batch(CubeMask(ratio=0.6), clips=6))
 
 
 def test_a_recipe_refuses_such_a_mask_with_an_autoencoder_and_takes_it_with_a_predictor() -> None:
@@ -146,7 +153,7 @@ def test_the_forward_never_asks_the_device_for_a_value() -> None:
     """On the meta device there is no value to ask for, however ragged the counts are."""
     with torch.device("meta"):
         method = MaskedPredictorSpec(encoder=ENCODER).build(CLIP, NormalisedPixels())
-    output = method(batch(Cube(ratio=0.6), clips=6).to(torch.device("meta")))
+    output = method(batch(CubeMask(ratio=0.6), clips=6).to(torch.device("meta")))
     output.loss.backward()
     assert output.loss.device.type == "meta"
 

@@ -5,12 +5,12 @@ import torch
 from pydantic import ValidationError
 
 from tubelet.models.mvit import layers as pooling_attention
-from tubelet.models.mvit.model import MVIT_B, MVIT_L, MVIT_S, MViT, MViTSpec, Stage, block_shapes
+from tubelet.models.mvit.model import MVIT_B, MVIT_L, MVIT_S, MViT, MViTSpec, MViTStage, block_shapes
 from tubelet.nn.pixels import cells_to_tokens
 from tubelet.spec import replace
 from tubelet.types import ClipShape, Cube, Grid
 
-STAGES = (Stage(start=1), Stage(start=2))
+STAGES = (MViTStage(start=1), MViTStage(start=2))
 SPEC = MViTSpec(width=8, depth=4, stages=STAGES, kv_stride=(1, 4, 4))
 CLIP = ClipShape(frames=4, size=64)
 

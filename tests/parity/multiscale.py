@@ -13,7 +13,7 @@ from golden import Case
 from tubelet.methods.classifier import Classifier, ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictor, MaskedPredictorSpec
 from tubelet.models.encoders import Encoder
-from tubelet.models.mvit.model import MViT, MViTSpec, Stage
+from tubelet.models.mvit.model import MViT, MViTSpec, MViTStage
 from tubelet.targets.hog import Hog
 from tubelet.targets.pixels import FramePixels
 from tubelet.types import ClipShape
@@ -54,14 +54,14 @@ def spec_of(case: Case) -> MViTSpec:
     )
 
 
-def stages_of(mvit: dict[str, Any]) -> tuple[Stage, ...]:
+def stages_of(mvit: dict[str, Any]) -> tuple[MViTStage, ...]:
     """Every block is listed with a stride, or it would not pool its queries at all."""
     wider, more = (dict(map(tuple, mvit[name])) for name in ("DIM_MUL", "HEAD_MUL"))
     strides = {block: tuple(stride) for block, *stride in mvit["POOL_Q_STRIDE"]}
     assert set(strides) == set(range(mvit["DEPTH"]))
     starts = sorted({*wider, *more, *(block for block, stride in strides.items() if stride != (1, 1, 1))})
     return tuple(
-        Stage(start=block, width=wider.get(block, 1), heads=more.get(block, 1), stride=strides[block])
+        MViTStage(start=block, width=wider.get(block, 1), heads=more.get(block, 1), stride=strides[block])
         for block in starts
     )
 

@@ -17,7 +17,7 @@ import pytest
 from jaxtyping import Bool
 
 from golden import load_json
-from tubelet.masks import BlockTube, Cube, Frame
+from tubelet.masks import BlockTube, CubeMask, Frame
 from tubelet.types import Grid
 
 CASE = "case12_slowfast_mask_stats"
@@ -33,7 +33,7 @@ def kind_of(row: dict[str, Any]) -> str:
     return "tube" if args.get("MASK_TUBE") else "frames" if args.get("MASK_FRAMES") else "cube"
 
 
-def rule_of(row: dict[str, Any]) -> Cube | BlockTube | Frame:
+def rule_of(row: dict[str, Any]) -> CubeMask | BlockTube | Frame:
     args, kind = row["args"], kind_of(row)
     if kind == "image":
         ratio = args["num_masking_patches"] / math.prod(args["mask_window_size"])
@@ -41,7 +41,7 @@ def rule_of(row: dict[str, Any]) -> Cube | BlockTube | Frame:
     ratio = args["MASK_RATIO"]
     if kind == "frames":
         return Frame(ratio=ratio, count="nearest")
-    return BlockTube(ratio=ratio, cell=WHOLE) if kind == "tube" else Cube(ratio=ratio, cell=WHOLE)
+    return BlockTube(ratio=ratio, cell=WHOLE) if kind == "tube" else CubeMask(ratio=ratio, cell=WHOLE)
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
@@ -49,7 +49,7 @@ def rows(kind: str) -> list[dict[str, Any]]:
 
 
 @cache
-def drawn(rule: Cube | BlockTube | Frame, grid: Grid, draws: int) -> Bool[np.ndarray, "draws t h w"]:
+def drawn(rule: CubeMask | BlockTube | Frame, grid: Grid, draws: int) -> Bool[np.ndarray, "draws t h w"]:
     rng = np.random.default_rng(12)
     return np.stack([rule(grid, rng) for _ in range(draws)])
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from golden import assert_grad_norms, assert_output, load_case
 from tubelet.methods.classifier import ClassifierSpec
-from tubelet.models.mvit.model import MViT, MViTSpec, Stage
+from tubelet.models.mvit.model import MViT, MViTSpec, MViTStage
 from tubelet.types import ClipShape
 from tubelet.weights.slowfast.names import CLASSIFIER, MASKFEAT, MEAN_CLASSIFIER
 from tubelet.weights.tensors.rename import to_official
@@ -96,7 +96,12 @@ def write_maskfeat(folder: Path, stem: str, spec: MViTSpec, *, cells: tuple[int,
 
 
 PLAIN = MViTSpec(
-    width=12, depth=3, stages=(Stage(start=1), Stage(start=2)), kv_stride=(1, 4, 4), widen_in="mlp", class_token=False
+    width=12,
+    depth=3,
+    stages=(MViTStage(start=1), MViTStage(start=2)),
+    kv_stride=(1, 4, 4),
+    widen_in="mlp",
+    class_token=False,
 )
 OPTIONS = {
     "no class token, separate absolute positions, widened in attention": (
@@ -106,7 +111,7 @@ OPTIONS = {
         {
             "class_token": True, "absolute_positions": True, "relative_time": False, "residual_pooling": False,
             "heads": 2,
-            "stages": (Stage(start=1, width=1, stride=(1, 4, 4)), Stage(start=2, heads=1, stride=(1, 1, 1))),
+            "stages": (MViTStage(start=1, width=1, stride=(1, 4, 4)), MViTStage(start=2, heads=1, stride=(1, 1, 1))),
         },
         True,
     ),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from golden import load_json
 from tubelet.methods.classifier import ClassifierSpec
-from tubelet.models.mvit.model import MViTSpec, Stage
+from tubelet.models.mvit.model import MViTSpec, MViTStage
 from tubelet.train.optim import parameter_groups
 from tubelet.types import ClipShape
 from tubelet.weights.slowfast.names import MEAN_CLASSIFIER
@@ -21,7 +21,7 @@ def test_layer_decay_and_weight_decay_of_every_parameter() -> None:
     rows = {row["parameter"]: (row["layer_decay"], row["weight_decay"]) for row in case["rows"]}
     depth = 1 + max(int(found[1]) for name in rows if (found := re.match(r"blocks\.(\d+)\.", name)))
     starts = [block + 1 for block in range(depth) if f"blocks.{block}.proj.weight" in rows]
-    spec = MViTSpec(width=8, depth=depth, stages=tuple(Stage(start=block) for block in starts), widen_in="mlp")
+    spec = MViTSpec(width=8, depth=depth, stages=tuple(MViTStage(start=block) for block in starts), widen_in="mlp")
     classifier = ClassifierSpec(encoder=spec).build(ClipShape(frames=4, size=32), 3)
     groups = parameter_groups(
         classifier,

@@ -13,7 +13,7 @@ from golden import Case, assert_grad_norms, assert_output, load_case
 from tubelet.methods.classifier import Classifier
 from tubelet.models.swin.layers import PatchEmbed, PatchMerging
 from tubelet.models.swin.model import Swin
-from tubelet.nn.windows import WindowRule, Windows
+from tubelet.nn.windows import GridWindows, WindowRule
 from tubelet.types import Grid
 from tubelet.weights.swin.names import BEVT_ENCODER, BEVT_IMAGE_EMBEDDING, CLASSIFIER, without_fixed
 from tubelet.weights.tensors.rename import to_official
@@ -83,7 +83,7 @@ def test_every_weight_goes_out_under_their_name(case: Case) -> None:
 
 def test_their_indices_are_ours(case: Case) -> None:
     spec = spec_of(case.meta["config"]["backbone"], "released")
-    found = [module for module in build_classifier(case, "released").modules() if isinstance(module, Windows)]
+    found = [module for module in build_classifier(case, "released").modules() if isinstance(module, GridWindows)]
     assert len(found) == len(spec.stages) + 1
     for stage, window in enumerate(found):
         theirs = case.weight[f"backbone.layers.{stage}.blocks.0.attn.relative_position_index"]

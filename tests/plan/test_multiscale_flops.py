@@ -14,7 +14,7 @@ from tubelet.masks import Tube
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.mvit import layers as pooling_attention
-from tubelet.models.mvit.model import MVIT_B, MVIT_L, MVIT_S, MViTSpec, Stage
+from tubelet.models.mvit.model import MVIT_B, MVIT_L, MVIT_S, MViTSpec, MViTStage
 from tubelet.nn.mixing import NO_MIXING
 from tubelet.plan.count.flops import Flops, count_flops
 from tubelet.plan.count.step import plan_step
@@ -26,7 +26,7 @@ from tubelet.targets.hog import Hog
 from tubelet.types import ClipShape
 
 CLIP: Final = ClipShape(frames=4, size=64)
-TINY: Final = MViTSpec(width=16, depth=4, stages=(Stage(start=1), Stage(start=2)), kv_stride=(1, 4, 4))
+TINY: Final = MViTSpec(width=16, depth=4, stages=(MViTStage(start=1), MViTStage(start=2)), kv_stride=(1, 4, 4))
 CONVOLVED: Final = "convolution"
 
 

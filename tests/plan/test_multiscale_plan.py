@@ -11,7 +11,7 @@ from tubelet.data.dataset import collate
 from tubelet.masks import Tube
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
-from tubelet.models.mvit.model import MVIT_L, MVIT_S, MViTSpec, Stage
+from tubelet.models.mvit.model import MVIT_L, MVIT_S, MViTSpec, MViTStage
 from tubelet.models.vit import ViTSpec
 from tubelet.nn.mixing import NO_MIXING
 from tubelet.plan.count.memory import MemoryModel, share_out
@@ -31,7 +31,7 @@ from tubelet.types import ClipShape, Cube
 
 CPU: Final = torch.device("cpu")
 CLIP: Final = ClipShape(frames=8, size=64)
-SMALL: Final = MViTSpec(width=32, depth=5, stages=(Stage(start=1), Stage(start=3)), kv_stride=(1, 4, 4))
+SMALL: Final = MViTSpec(width=32, depth=5, stages=(MViTStage(start=1), MViTStage(start=3)), kv_stride=(1, 4, 4))
 Recipe = EncoderRun
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from recipes.named import K400, finetuning, pretraining, rates
-from tubelet.masks import BlockTube, Cube
+from tubelet.masks import BlockTube, CubeMask
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.mvit.model import MViTSpec
 from tubelet.models.vit import ViTSpec
@@ -33,10 +33,10 @@ class Pretrained:
     epochs: int
     warmup: int
     grid: tuple[int, int, int]
-    mask: Cube | BlockTube
+    mask: CubeMask | BlockTube
 
 
-CUBES, BLOCKS = Cube(ratio=0.4, cell=(1, 2, 2)), BlockTube(ratio=0.4, cell=(1, 1, 1))
+CUBES, BLOCKS = CubeMask(ratio=0.4, cell=(1, 2, 2)), BlockTube(ratio=0.4, cell=(1, 1, 1))
 PRETRAIN = {
     "s-k400-300": Pretrained(K400, 32, 1e-4, 300, 10, (8, 14, 14), CUBES),
     "l-k400-800": Pretrained(K400, 32, 1e-4, 800, 10, (8, 14, 14), CUBES),

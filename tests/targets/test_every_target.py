@@ -28,7 +28,7 @@ from tubelet.targets.teachers import FrameIds, VideoFeatures
 from tubelet.targets.tokens import Tokens
 from tubelet.targets.unions import Several, Target, TargetSpec, trained_target
 from tubelet.types import ClipShape, Cube, Grid
-from tubelet.weights.teachers import Scores
+from tubelet.weights.teachers import ClassScores
 
 CUBE = Cube(2, 8, 8)
 WANTED = torch.tensor([[0, 3, 5], [7, 1, 2]])
@@ -45,7 +45,7 @@ with step_rng(0, 0):
     DVAE = DvaeEncoder(DvaeSpec(width=8, blocks=1, vocabulary=7))
 ASKED: list[FrozenTarget] = [
     asked(Features(), VideoFeatures(ViT(VIT, CLIP, final_norm=True)), 12),
-    asked(PseudoLabels(), Scores(CLASSIFIER), 5),
+    asked(PseudoLabels(), ClassScores(CLASSIFIER), 5),
     asked(Tokens(), FrameIds(DVAE, grid=Grid(2, 2, 2)), 7),
 ]
 SEVERAL = Several(parts=(*TARGETS, *(one.spec for one in ASKED))).ready(

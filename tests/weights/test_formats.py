@@ -33,7 +33,7 @@ from tubelet.weights.export.huggingface import to_huggingface
 from tubelet.weights.formats import FORMATS, Format
 from tubelet.weights.read import Hints, read_model, write_checkpoint
 from tubelet.weights.slowfast.names import CLASSIFIER
-from tubelet.weights.tensors.files import Opened
+from tubelet.weights.tensors.files import OpenedWeights
 from tubelet.weights.tensors.rename import to_official
 
 LARGER = ClipShape(frames=4, size=32)
@@ -91,7 +91,7 @@ def test_there_is_a_sample_of_every_format() -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_format_is_known_from_all_others_and_read(name: str, tmp_path: Path) -> None:
     path = SAMPLES[name](tmp_path / "sample")
-    matching = [other for other, form in FORMATS.items() if form.matches(Opened(path))]
+    matching = [other for other, form in FORMATS.items() if form.matches(OpenedWeights(path))]
     assert matching == [name]
     found = read_model(path, HINTS if name == "VideoMAE" else Hints())
     assert found.build().state_dict().keys()
@@ -161,11 +161,11 @@ def test_each_export_writes_a_folder(to: str, tmp_path: Path) -> None:
 # A new one: a file with two functions, and a line
 
 
-def matches_npz(opened: Opened) -> bool:
+def matches_npz(opened: OpenedWeights) -> bool:
     return opened.path.suffix == ".npz"
 
 
-def read_npz(opened: Opened) -> Checkpoint:
+def read_npz(opened: OpenedWeights) -> Checkpoint:
     with np.load(opened.path) as arrays:
         state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     recipe = finetune_recipe()

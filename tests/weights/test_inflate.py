@@ -16,7 +16,7 @@ from tubelet.methods.classifier import Classifier, ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.base import Encoder, EncoderSpec
 from tubelet.models.decoder import DecoderSpec
-from tubelet.models.mvit.model import MViTSpec, Stage
+from tubelet.models.mvit.model import MViTSpec, MViTStage
 from tubelet.models.vit import ViTSpec
 from tubelet.recipe import Inflate, PretrainRecipe, write_recipe
 from tubelet.rng import step_rng
@@ -28,7 +28,7 @@ from tubelet.weights.start import start_classifier, start_masked
 IMAGE, CLIP = ClipShape(frames=1, size=32), ClipShape(frames=4, size=32)
 VIT = ViTSpec(width=16, depth=2, heads=2, patch=8, tubelet=1, learnable_positions=True)
 MVIT = MViTSpec(
-    width=16, depth=2, heads=1, stages=(Stage(start=1),), kv_stride=(1, 2, 2), class_token=False,
+    width=16, depth=2, heads=1, stages=(MViTStage(start=1),), kv_stride=(1, 2, 2), class_token=False,
     patch_kernel=(1, 7, 7), patch_stride=(1, 4, 4), patch_padding=(0, 3, 3), pool_kernel=(1, 3, 3), relative_time=False,
 )  # fmt: skip
 OF_CLIPS: dict[str, Any] = {

@@ -11,7 +11,7 @@ from tubelet.cli.terminal.common import Changes, Recipe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tubelet.plan.count.memory import Batch, Memory, Placement
+    from tubelet.plan.count.memory import DevicePlacement, Memory, PlannedBatch
     from tubelet.plan.plan import Plan
     from tubelet.types import Grid
 
@@ -109,7 +109,7 @@ def _batch(plan: Plan) -> str:
     return f"{clips} a step; {batch.clips_per_device:,} clips on each device{pieces}"
 
 
-def _placement(placement: Placement, batch: Batch) -> Iterator[tuple[str, str]]:
+def _placement(placement: DevicePlacement, batch: PlannedBatch) -> Iterator[tuple[str, str]]:
     memory = placement.memory
     largest = "not one clip fits"
     if placement.largest_piece:

@@ -1,7 +1,7 @@
 """Which tokens are hidden from the encoder, which the decoder predicts, and which enter the loss: rules, no weights."""
 
 from tubelet.masks.base import DecodeSpec, LossOn, MaskSpec, Ratio, Spared
-from tubelet.masks.blocks import BlockTube, Cell, Cube
+from tubelet.masks.blocks import BlockTube, Cell, CubeMask
 from tubelet.masks.by_score import Motion, ScoredDecode
 from tubelet.masks.decode import All, FrameDecode, RandomDecode, RunningCell, scored
 from tubelet.masks.draw import DecodedRule, HasMaskRules, HiddenRule, MaskRules, choose_decoded, draw_mask
@@ -12,7 +12,7 @@ __all__ = [
     "All",
     "BlockTube",
     "Cell",
-    "Cube",
+    "CubeMask",
     "DecodeRule",
     "DecodeSpec",
     "DecodedRule",

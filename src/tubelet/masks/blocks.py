@@ -20,7 +20,7 @@ ASPECTS: Final = (0.3, 1 / 0.3)
 """Height over width of a block, the least and the most, as in the authors' generators (arXiv:2106.08254)."""
 
 
-class Cube(MaskSpec):
+class CubeMask(MaskSpec):
     """Blocks in space and time, drawn on cells of tokens until the ratio is near (MaskFeat, arXiv:2112.09133, 3.2).
 
     As the released generator does: a block covers between a fifth and all of the area of a frame, is 1 to t steps long,
@@ -50,9 +50,9 @@ class Cube(MaskSpec):
 class BlockTube(MaskSpec):
     """Blocks of one frame's cells, the same in all frames; of an image the blocks of BEiT (arXiv:2106.08254, alg. 1).
 
-    As the released generator of MaskFeat (arXiv:2112.09133, table of mask shapes) does: like `Cube` without time, but a
-    block covers at least a fifth of what is to be hidden, at most what still lacks, and 10 tries end it. For images
-    the authors draw on the tokens themselves: `cell: [1, 1, 1]`.
+    As the released generator of MaskFeat (arXiv:2112.09133, table of mask shapes) does: like `CubeMask` without time,
+    but a block covers at least a fifth of what is to be hidden, at most what still lacks, and 10 tries end it. For
+    images the authors draw on the tokens themselves: `cell: [1, 1, 1]`.
     """
 
     uneven: ClassVar[bool] = True
@@ -88,7 +88,7 @@ def _blocks(
     draw: Callable[[int], _Block],
     rng: np.random.Generator,
     *,
-    rule: Cube | BlockTube,
+    rule: CubeMask | BlockTube,
     tries: int,
     largest: int | None = None,
 ) -> Bool[np.ndarray, "t h w"]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from tubelet.masks.blocks import BlockTube, Cube
+from tubelet.masks.blocks import BlockTube, CubeMask
 from tubelet.masks.by_score import Motion
 from tubelet.masks.decode import All, FrameDecode, RandomDecode, RunningCell
 from tubelet.masks.rules import Frame, Random, Tube
 from tubelet.spec import OneOf
 
 MaskRule = Annotated[
-    Tube | Random | Frame | Cube | BlockTube,
+    Tube | Random | Frame | CubeMask | BlockTube,
     OneOf(),
 ]
 """What the encoder does not see."""

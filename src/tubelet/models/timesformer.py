@@ -132,7 +132,7 @@ def nearest_in_time(table: Float[Tensor, "1 S D"], frames: int) -> Float[Tensor,
     return rows.mT
 
 
-class FusedAttention(nn.Module):
+class QkvAttention(nn.Module):
     """Multi-head self-attention over all tokens; q, k and v come from one map with a bias. Names: `qkv`, `proj`."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -156,7 +156,7 @@ class FrameBlock(nn.Module):
     def __init__(self, spec: TimeSformerSpec, *, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
-        self.attention = FusedAttention(spec.width, spec.heads)
+        self.attention = QkvAttention(spec.width, spec.heads)
         self.norm2 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
         self.mlp = Mlp(spec.width, int(spec.width * spec.mlp_ratio))
         self.drop_path = DropPath(drop_path)
@@ -181,10 +181,10 @@ class DividedBlock(nn.Module):
     def __init__(self, spec: TimeSformerSpec, *, drop_path: float) -> None:
         super().__init__()
         self.temporal_norm = nn.LayerNorm(spec.width, eps=spec.norm_eps)
-        self.temporal_attention = FusedAttention(spec.width, spec.heads)
+        self.temporal_attention = QkvAttention(spec.width, spec.heads)
         self.temporal_fc = nn.Linear(spec.width, spec.width)
         self.norm1 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
-        self.attention = FusedAttention(spec.width, spec.heads)
+        self.attention = QkvAttention(spec.width, spec.heads)
         self.norm2 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
         self.mlp = Mlp(spec.width, int(spec.width * spec.mlp_ratio))
         self.drop_path = DropPath(drop_path)

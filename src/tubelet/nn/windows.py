@@ -24,7 +24,7 @@ from tubelet.types import Grid
 
 Step = tuple[int, int, int]
 WindowRule = Literal["clamped", "released", "released_image"]
-"""What happens where a grid is smaller than a window; see `Windows`."""
+"""What happens where a grid is smaller than a window; see `GridWindows`."""
 NO_SHIFT: Final[Step] = (0, 0, 0)
 NO_MASK: Final = b""
 ELSEWHERE: Final = -100.0  # authors: added to logits of keys that lie elsewhere in the grid
@@ -99,7 +99,7 @@ def stretch_table(table: Float[Tensor, "R heads"], before: Step, after: Step) ->
     return stretched[0].flatten(1).T.to(table.dtype).contiguous()
 
 
-class Windows(nn.Module):
+class GridWindows(nn.Module):
     """The two partitions of one grid: `plain`, and `shifted` by half a window.
 
     A table of relative positions belongs to windows of `window` tokens. On an axis where the grid is no longer than
@@ -147,7 +147,7 @@ class Layout:
 
 
 def layouts(grid: Grid, window: Step, rule: WindowRule) -> tuple[Layout, Layout]:
-    """Plain and shifted; ValueError as `Windows`."""
+    """Plain and shifted; ValueError as `GridWindows`."""
     if rule == "released_image":
         if grid.t != 1 or grid.h % window[1] or grid.w % window[2]:
             raise ValueError(

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tubelet.data.order import steps_per_epoch
 from tubelet.plan.count.flops import Flops, count_flops
-from tubelet.plan.count.memory import USABLE, Batch, Fewest, Memory, MemoryModel, Placement, share_out
+from tubelet.plan.count.memory import USABLE, DevicePlacement, Fewest, Memory, MemoryModel, PlannedBatch, share_out
 from tubelet.plan.count.step import UNKNOWN_CLASSES, PlannedStep, Recipe, StepShape, plan_step
 from tubelet.plan.equipment import HERE, Equipment, equipment
 from tubelet.plan.measure.operators import step_seconds
@@ -45,7 +45,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Speed:
+class PlannedSpeed:
     """Of a step over all devices. `by_part` is empty where nothing was measured."""
 
     step_seconds: float
@@ -80,13 +80,13 @@ class Plan:
     flops: Flops
     equipment: Equipment
     efficiency: float | None
-    batch: Batch
-    placements: tuple[Placement, ...]
+    batch: PlannedBatch
+    placements: tuple[DevicePlacement, ...]
     kept: Memory
     recomputed: Memory
     lightest: Memory
     fewest: Fewest | None
-    speed: Speed
+    speed: PlannedSpeed
     course: Course | None
     measured: MeasuredSteps | None
     notes: tuple[str, ...]
@@ -131,7 +131,9 @@ def count_parameters(recipe: Recipe) -> dict[str, int]:
     return plan_step(recipe).parameters()
 
 
-def _speed(step: PlannedStep, flops: Flops, devices: Equipment, batch: Batch, question: Question) -> Speed:
+def _speed(
+    step: PlannedStep, flops: Flops, devices: Equipment, batch: PlannedBatch, question: Question
+) -> PlannedSpeed:
     by_part: dict[str, float] = {}
     if devices.here is not None:
         clips = batch.clips_per_piece
@@ -141,7 +143,7 @@ def _speed(step: PlannedStep, flops: Flops, devices: Equipment, batch: Batch, qu
     else:
         assert devices.peak is not None
         seconds = batch.clips_per_device * flops.executed / (devices.peak * question.efficiency)
-    return Speed(seconds, batch.clips / seconds, by_part)
+    return PlannedSpeed(seconds, batch.clips / seconds, by_part)
 
 
 def _videos(recipe: Recipe, question: Question) -> int | None:

@@ -12,7 +12,7 @@ from tubelet.video.lists.manifest import Manifest, VideoRef, check_unique, read_
 
 
 @dataclass(frozen=True)
-class LabelledSets:
+class LabelledPair:
     """Videos to learn from and to be tested on; the labels of both index `names`. `notes` are lines for a person."""
 
     train: tuple[VideoRef, ...]
@@ -29,7 +29,7 @@ def read_sets(
     root: Path | None = None,
     names_file: Path | None = None,
     clip_frames: int | None = None,
-) -> LabelledSets:
+) -> LabelledPair:
     """Read two lists or folders (see `tubelet.video.lists.manifest.read_manifest`) and match their classes.
 
     ValueError in one line for: an empty set, a bad line, one class only, a label outside the classes, a validation
@@ -46,7 +46,7 @@ def read_sets(
     for video in test:
         if video.label not in seen:
             raise ValueError(f"{tested.place(video)}: class {_name(names, video)!r} has no training video in {train}")
-    return LabelledSets(learn, test, names, (train, val), (*learnt.notes, *tested.notes, *_shared(learnt, tested)))
+    return LabelledPair(learn, test, names, (train, val), (*learnt.notes, *tested.notes, *_shared(learnt, tested)))
 
 
 def _name(names: Names, video: VideoRef) -> str:

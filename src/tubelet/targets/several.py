@@ -19,7 +19,7 @@ MOST_IDS: Final = 2**24
 """Float32 holds the whole numbers up to here."""
 
 
-class Part(NamedTuple):
+class TargetPart(NamedTuple):
     """One of several targets: its name in the log, and what its loss is multiplied by."""
 
     name: str
@@ -35,7 +35,7 @@ class SeveralTargets:
     the same order. Several that ask the same network ask it once each.
     """
 
-    def __init__(self, parts: Sequence[Part], cube: Cube) -> None:
+    def __init__(self, parts: Sequence[TargetPart], cube: Cube) -> None:
         self.parts = tuple(parts)
         widths = [part.target.width(cube) for part in parts]
         numbers = [1 if part.target.has_ids else width for part, width in zip(parts, widths, strict=True)]

@@ -19,7 +19,7 @@ from tubelet.targets.hog import Hog
 from tubelet.targets.pixels import FramePixels, NormalisedPixels, Pixels
 from tubelet.targets.protocol import Target
 from tubelet.targets.pseudo_labels import PseudoLabels
-from tubelet.targets.several import Part, SeveralTargets
+from tubelet.targets.several import SeveralTargets, TargetPart
 from tubelet.targets.tokens import Tokens
 from tubelet.types import Cube
 
@@ -129,7 +129,9 @@ class Several(NotReady):
         """Ready to be asked: `read` gives the target of each spec that asks a teacher."""
         named = list(zip(self._names(), self.parts, strict=True))
         ordered = sorted(named, key=lambda one: one[1].target.asks is not None)
-        return SeveralTargets([Part(name, one.target.ready(read, cube), one.weight) for name, one in ordered], cube)
+        return SeveralTargets(
+            [TargetPart(name, one.target.ready(read, cube), one.weight) for name, one in ordered], cube
+        )
 
     def _names(self) -> list[str]:
         """Kinds; where one occurs more than once, numbered from 1."""

@@ -193,7 +193,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
     """A model that a checkpoint may hold: `mark` begins the names that only it has, `build` makes it without weights.
 
     `tensors` picks those that it takes; `absent` is the error, with a place for the format, where a file has no such
@@ -228,11 +228,13 @@ def _masked(found: Checkpoint) -> nn.Module:
     return found.recipe.model.build(found.recipe.clip, found.target)
 
 
-PARTS: Final[dict[str, Part]] = {
-    "classifier": Part("head.", _classifier, "no classes in it ({}); tubelet finetune --start makes them"),
-    "masked_autoencoder": Part("decoder.", _masked, "no decoder in it ({}); give a pre-trained model that has one"),
-    "masked_predictor": Part("prediction_head.", _masked, "no masked predictor ({}); give a pre-trained one"),
-    "encoder": Part(ENCODER, _encoder, "no encoder in it ({})", encoder_state),
+PARTS: Final[dict[str, ModelPart]] = {
+    "classifier": ModelPart("head.", _classifier, "no classes in it ({}); tubelet finetune --start makes them"),
+    "masked_autoencoder": ModelPart(
+        "decoder.", _masked, "no decoder in it ({}); give a pre-trained model that has one"
+    ),
+    "masked_predictor": ModelPart("prediction_head.", _masked, "no masked predictor ({}); give a pre-trained one"),
+    "encoder": ModelPart(ENCODER, _encoder, "no encoder in it ({})", encoder_state),
 }
 """Every model that a checkpoint may hold, by the kind of its recipe's model; an encoder alone goes with any recipe."""
 

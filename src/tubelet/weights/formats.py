@@ -14,7 +14,7 @@ from tubelet.weights.checkpoint import Weights
 from tubelet.weights.huggingface import folder as huggingface
 from tubelet.weights.huggingface import image_vit
 from tubelet.weights.slowfast import files as slowfast
-from tubelet.weights.tensors.files import Opened
+from tubelet.weights.tensors.files import OpenedWeights
 from tubelet.weights.videomae import files as videomae
 
 
@@ -27,8 +27,8 @@ class Format:
     build.
     """
 
-    matches: Callable[[Opened], bool]
-    read: Callable[[Opened], Weights]
+    matches: Callable[[OpenedWeights], bool]
+    read: Callable[[OpenedWeights], Weights]
 
 
 FORMATS: Final[dict[str, Format]] = {

@@ -12,7 +12,7 @@ from tubelet.recipe import encoder_run, read_recipe
 from tubelet.weights.checkpoint import Checkpoint, Undescribed, Weights
 from tubelet.weights.slowfast import recipe as multiscale
 from tubelet.weights.slowfast.spec import is_multiscale
-from tubelet.weights.tensors.files import Opened
+from tubelet.weights.tensors.files import OpenedWeights
 from tubelet.weights.tensors.given import Given
 from tubelet.weights.tensors.rename import name_now
 from tubelet.weights.videomae import recipe as plain
@@ -23,12 +23,12 @@ WRAPPER: Final = "classifier."
 WORDS: Final = {"pretrain": "pre-training run", "finetune": "fine-tuned classifier"}
 
 
-def matches(opened: Opened) -> bool:
+def matches(opened: OpenedWeights) -> bool:
     """Whether the tensors have names of ours, which are those of no other format."""
     return EMBEDDING in _without_wrapper(opened.tensors)
 
 
-def read(opened: Opened) -> Weights:
+def read(opened: OpenedWeights) -> Weights:
     """With recipe and class names where they lie beside the file, or at the top of the run that it is of."""
     file = opened.file
     state = {name_now(name): tensor for name, tensor in _without_wrapper(opened.content.state).items()}

@@ -12,7 +12,7 @@ from tubelet.recipe import write_recipe
 from tubelet.weights.checkpoint import Checkpoint, Weights
 from tubelet.weights.formats import FORMATS
 from tubelet.weights.huggingface.config import CONFIG, read_json
-from tubelet.weights.tensors.files import Opened
+from tubelet.weights.tensors.files import OpenedWeights
 from tubelet.weights.tensors.given import Hints
 from tubelet.weights.tensors.rename import unwrapped
 from tubelet.weights.tensors.unsupported import refusal
@@ -37,7 +37,7 @@ def read_weights(path: Path) -> Weights:
 
     Errors are those of `read_model`.
     """
-    opened = Opened(path)
+    opened = OpenedWeights(path)
     for form in FORMATS.values():
         if form.matches(opened):
             return form.read(opened)

@@ -28,7 +28,7 @@ from tubelet.weights.tensors.files import SAFETENSORS
 
 
 @dataclass(frozen=True)
-class _Found:
+class _FoundTeacher:
     """A network that fits; `build` reads its weights, where they were not needed to know it."""
 
     width: int
@@ -69,7 +69,7 @@ def planned_target(recipe: PretrainRecipe, teacher: Checkpoint | None = None) ->
         return recipe.target.ready(read, recipe.model.encoder.cube)
 
 
-class _Look(NamedTuple):
+class _TeacherLook(NamedTuple):
     """A teacher that is to be looked at: what asks it, where it is, what it is for, and itself where it was read."""
 
     spec: Any
@@ -84,28 +84,28 @@ class _Look(NamedTuple):
         return self.read or read_model(self.path)
 
 
-def _found(spec: FrozenSpec, recipe: PretrainRecipe, teacher: Checkpoint | None = None) -> _Found:
+def _found(spec: FrozenSpec, recipe: PretrainRecipe, teacher: Checkpoint | None = None) -> _FoundTeacher:
     kind = KINDS[spec.kind]
     if spec.teacher is None:
         raise ValueError(f"target {spec.kind}: no network to ask: give {kind.wanted} with target.teacher=PATH")
     path, grid = Path(spec.teacher), recipe.clip.grid(recipe.model.encoder.cube)
     if teacher is None and not path.exists():
         raise ValueError(f"{path}: no such teacher; give {kind.wanted} with target.teacher=PATH")
-    return kind.find(_Look(spec, path, recipe.clip, grid, teacher))
+    return kind.find(_TeacherLook(spec, path, recipe.clip, grid, teacher))
 
 
 def _lies_in(file: Path, place: str | None) -> bool:
     return place is not None and file.resolve().is_relative_to(Path(place).resolve())
 
 
-def _features(look: _Look) -> _Found:
+def _features(look: _TeacherLook) -> _FoundTeacher:
     folder = look.path.parent if look.path.suffix == SAFETENSORS else look.path
     if look.read is None and is_image_folder(folder):
         return _image_teacher(folder, look.spec, look.grid)
     return _video_teacher(look.imported, look.spec, look.clip, look.grid)
 
 
-def _video_teacher(read: Checkpoint, spec: Features, clip: ClipShape, grid: Grid) -> _Found:
+def _video_teacher(read: Checkpoint, spec: Features, clip: ClipShape, grid: Grid) -> _FoundTeacher:
     trained = read.recipe.clip
     if spec.frames != "first":
         raise ValueError(
@@ -135,12 +135,12 @@ def _video_teacher(read: Checkpoint, spec: Features, clip: ClipShape, grid: Grid
         )
     answer = torch.zeros(()).expand(grid.tokens, encoder.out_width)
     note = f"targets from {read.file}: {read.format}, {encoder.out_width} features a token"
-    return _Found(
+    return _FoundTeacher(
         encoder.out_width, answer, read.file, lambda: VideoFeatures(read.build_encoder()), (note, *read.notes)
     )
 
 
-def _image_teacher(path: Path, spec: Features, grid: Grid) -> _Found:
+def _image_teacher(path: Path, spec: Features, grid: Grid) -> _FoundTeacher:
     model = read_image_model(path)
     size = spec.size or grid.h * model.patch
     made = size // model.patch
@@ -157,10 +157,10 @@ def _image_teacher(path: Path, spec: Features, grid: Grid) -> _Found:
     note = (
         f"targets from {path}: {model.kind}, {model.width} features a token; it sees frames of {size} pixels{trained}"
     )
-    return _Found(model.width, torch.zeros(()).expand(grid.tokens, model.width), path, build, (note,))
+    return _FoundTeacher(model.width, torch.zeros(()).expand(grid.tokens, model.width), path, build, (note,))
 
 
-def _classifier(look: _Look) -> _Found:
+def _classifier(look: _TeacherLook) -> _FoundTeacher:
     read, clip = look.imported, look.clip
     trained = read.recipe.clip
     if not isinstance(read.recipe, FinetuneRecipe) or not read.has_head:
@@ -172,18 +172,18 @@ def _classifier(look: _Look) -> _Found:
         )
     classes = len(read.state["head.bias"])
     notes = (f"targets from {read.file}: {read.format}, {classes} classes", *read.notes)
-    return _Found(classes, torch.zeros(classes), read.file, lambda: Scores(read.build_classifier()), notes)
+    return _FoundTeacher(classes, torch.zeros(classes), read.file, lambda: ClassScores(read.build_classifier()), notes)
 
 
-def _tokenizer(look: _Look) -> _Found:
+def _tokenizer(look: _TeacherLook) -> _FoundTeacher:
     path, grid = look.path, look.grid
     spec = dvae_spec(dvae_tensors(path), path)
     note = f"targets from {path}: {spec.vocabulary} ids; it sees frames of {grid.h * spec.patch} pixels"
     answer = torch.zeros((), dtype=torch.int64).expand(grid.tokens)
-    return _Found(spec.vocabulary, answer, path, lambda: FrameIds(read_dvae(path), grid=grid), (note,))
+    return _FoundTeacher(spec.vocabulary, answer, path, lambda: FrameIds(read_dvae(path), grid=grid), (note,))
 
 
-class Scores(nn.Module):
+class ClassScores(nn.Module):
     """The logits of a classifier for clips of any size."""
 
     def __init__(self, classifier: Classifier) -> None:
@@ -200,7 +200,7 @@ class Teachers(NamedTuple):
     """What the teachers of a kind of target are, in words for the user, and how one is looked at."""
 
     wanted: str
-    find: Callable[[_Look], _Found]
+    find: Callable[[_TeacherLook], _FoundTeacher]
 
 
 KINDS: Final[Mapping[str, Teachers]] = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tubelet.data.synthetic.scenes import MOTIONS, Motion, clip_of, render
+from tubelet.data.synthetic.scenes import MOTIONS, SceneMotion, clip_of, render
 from tubelet.data.synthetic.videos import SyntheticPlan, file_name, make_dataset
 from tubelet.rng import generator
 from tubelet.video.lists.manifest import read_manifest
@@ -25,7 +25,7 @@ def test_a_clip_follows_from_seed_and_index() -> None:
 def test_every_class_has_an_opposite() -> None:
     motions = set(MOTIONS.values())
     assert len(motions) == len(MOTIONS) == 8
-    assert all(Motion(*(-change for change in motion)) in motions for motion in motions)
+    assert all(SceneMotion(*(-change for change in motion)) in motions for motion in motions)
 
 
 @pytest.mark.parametrize(("forth", "back"), [(0, 1), (2, 3), (4, 5), (6, 7)])

@@ -21,7 +21,7 @@ from tubelet.inference.probe.attentive import AttentiveTraining, read_attentive
 from tubelet.inference.probe.features import FeaturePlan, read_features
 from tubelet.inference.probe.probe import PROBES, ProbeReport, ProbeSettings, probe
 from tubelet.inference.progress import Quiet
-from tubelet.sets.pair import LabelledSets, read_sets
+from tubelet.sets.pair import LabelledPair, read_sets
 from tubelet.video.lists.manifest import read_manifest
 
 QUICK = AttentiveTraining(epochs=30, batch_size=8, lr=3e-3)
@@ -41,7 +41,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sets(videos: Path) -> LabelledSets:
+def sets(videos: Path) -> LabelledPair:
     return read_sets(videos / "train", videos / "val")
 
 
@@ -52,7 +52,7 @@ def copied(videos: Path, tmp_path: Path) -> Path:
     return tmp_path / "videos"
 
 
-def run(model: Model, sets: LabelledSets, out: Path, seen: Seen | None = None, **changes: object) -> ProbeReport:
+def run(model: Model, sets: LabelledPair, out: Path, seen: Seen | None = None, **changes: object) -> ProbeReport:
     settings = ProbeSettings.model_validate({"training": QUICK, "k": 3, **changes})
     return probe(model, sets, out=out, settings=settings, progress=seen or Quiet())
 
@@ -63,7 +63,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_all_three_probes_see_bright_from_dark_and_write_every_file(
-    model: Model, sets: LabelledSets, tmp_path: Path
+    model: Model, sets: LabelledPair, tmp_path: Path
 ) -> None:
     report = run(model, sets, tmp_path / "out")
     assert [found.kind for found in report.results] == list(PROBES)
@@ -90,7 +90,7 @@ def test_all_three_probes_see_bright_from_dark_and_write_every_file(
 
 
 def test_a_second_run_reads_no_video_and_gives_the_same_files(
-    model: Model, sets: LabelledSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, sets: LabelledPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(model, sets, tmp_path / "out")
     first = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
@@ -105,7 +105,7 @@ def test_a_second_run_reads_no_video_and_gives_the_same_files(
     assert first == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
 
 
-def test_two_folders_of_results_are_equal(model: Model, sets: LabelledSets, tmp_path: Path) -> None:
+def test_two_folders_of_results_are_equal(model: Model, sets: LabelledPair, tmp_path: Path) -> None:
     for name in ("one", "two"):
         run(model, sets, tmp_path / name)
     for path in (tmp_path / "one").rglob("*"):
@@ -163,7 +163,7 @@ def test_a_damaged_cache_is_written_anew(model: Model, videos: Path, tmp_path: P
         np.testing.assert_array_equal(again.pooled, first.pooled)
 
 
-def test_neighbours_alone_write_no_tokens(model: Model, sets: LabelledSets, tmp_path: Path) -> None:
+def test_neighbours_alone_write_no_tokens(model: Model, sets: LabelledPair, tmp_path: Path) -> None:
     run(model, sets, tmp_path, kinds=("knn", "linear"))
     assert not list(tmp_path.rglob("*.tokens.npy"))
     seen = Seen()
@@ -173,7 +173,7 @@ def test_neighbours_alone_write_no_tokens(model: Model, sets: LabelledSets, tmp_
 
 
 def test_a_disk_too_small_for_tokens_is_said_before_anything_is_read(
-    model: Model, sets: LabelledSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, sets: LabelledPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     seen = Seen()

@@ -22,7 +22,7 @@ from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.export.huggingface import to_huggingface
 from tubelet.weights.huggingface.folder import matches
 from tubelet.weights.read import read_model
-from tubelet.weights.tensors.files import Opened
+from tubelet.weights.tensors.files import OpenedWeights
 
 LAYER = "videomae.encoder.layer.1.attention.attention."
 BIASES = tuple(
@@ -49,7 +49,7 @@ def change_tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) 
 
 
 def is_videomae(folder: Path) -> bool:
-    return matches(Opened(folder))
+    return matches(OpenedWeights(folder))
 
 
 def refused(folder: Path) -> str:

@@ -10,9 +10,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from tubelet.masks import Cube
+from tubelet.masks import CubeMask
 from tubelet.methods.classifier import Classifier, ClassifierSpec
-from tubelet.models.mvit.model import MViT, MViTSpec, Stage
+from tubelet.models.mvit.model import MViT, MViTSpec, MViTStage
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe
 from tubelet.spec import replace
 from tubelet.targets.hog import Hog
@@ -24,7 +24,7 @@ from tubelet.weights.start import start_classifier
 from tubelet.weights.tensors.rename import to_official
 
 CLIP = ClipShape(frames=4, size=64)
-SPEC = MViTSpec(width=8, depth=5, stages=(Stage(start=1), Stage(start=3)))
+SPEC = MViTSpec(width=8, depth=5, stages=(MViTStage(start=1), MViTStage(start=3)))
 MASKED = replace(SPEC, widen_in="mlp", last_stage_stride=1)
 
 
@@ -119,7 +119,7 @@ def test_a_pretraining_file_is_read_whole(tmp_path: Path) -> None:
     imported = read_model(save(tmp_path, pretraining()))
     recipe = imported.recipe
     assert isinstance(recipe, PretrainRecipe)
-    assert (imported.format, recipe.mask) == ("SlowFast MaskFeat pre-training", Cube())
+    assert (imported.format, recipe.mask) == ("SlowFast MaskFeat pre-training", CubeMask())
     assert recipe.target == Hog(cell=4), "108 numbers of a token of 8 x 8 pixels"
     assert recipe.model.encoder.cube == MASKED.cube
     method = imported.build_predictor()

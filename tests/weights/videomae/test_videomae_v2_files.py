@@ -27,7 +27,7 @@ from tubelet.types import ClipShape
 from tubelet.video.sample import Span
 from tubelet.weights.checkpoint import Undescribed
 from tubelet.weights.read import Hints, read_model
-from tubelet.weights.tensors.files import Content, Opened
+from tubelet.weights.tensors.files import Content, OpenedWeights
 from tubelet.weights.tensors.given import Given
 from tubelet.weights.tensors.strict import check_fit
 from tubelet.weights.videomae import files as videomae
@@ -77,7 +77,7 @@ def on_meta(shapes: Shapes) -> dict[str, Tensor]:
 
 def opened(shapes: Shapes) -> Undescribed:
     """As from a file with such tensors."""
-    found = Opened(FILE)
+    found = OpenedWeights(FILE)
     found.file, found.content = FILE, Content(on_meta(shapes))
     assert videomae.matches(found)
     return videomae.read(found)

@@ -22,7 +22,7 @@ SCENE_PIXELS: Final = 96
 """Resolution at which a scene is drawn. It repeats beyond its edges, so that one can move on for ever."""
 
 
-class Motion(NamedTuple):
+class SceneMotion(NamedTuple):
     """Change per frame: right and down in frame widths, turn in radians (clockwise), growth of log(size)."""
 
     right: float = 0.0
@@ -31,15 +31,15 @@ class Motion(NamedTuple):
     growth: float = 0.0
 
 
-MOTIONS: Final[dict[str, Motion]] = {
-    "left": Motion(right=-0.045),
-    "right": Motion(right=0.045),
-    "up": Motion(down=-0.045),
-    "down": Motion(down=0.045),
-    "clockwise": Motion(turn=0.11),
-    "counter-clockwise": Motion(turn=-0.11),
-    "grow": Motion(growth=0.055),
-    "shrink": Motion(growth=-0.055),
+MOTIONS: Final[dict[str, SceneMotion]] = {
+    "left": SceneMotion(right=-0.045),
+    "right": SceneMotion(right=0.045),
+    "up": SceneMotion(down=-0.045),
+    "down": SceneMotion(down=0.045),
+    "clockwise": SceneMotion(turn=0.11),
+    "counter-clockwise": SceneMotion(turn=-0.11),
+    "grow": SceneMotion(growth=0.055),
+    "shrink": SceneMotion(growth=-0.055),
 }
 """The classes, each beside its opposite."""
 
@@ -79,7 +79,7 @@ def clip_of(seed: int, index: int, *, frames: int, size: int) -> UInt8[np.ndarra
 
 
 def _camera(
-    motion: Motion, rng: np.random.Generator, *, frames: int, size: int, look: Look
+    motion: SceneMotion, rng: np.random.Generator, *, frames: int, size: int, look: Look
 ) -> Float[Tensor, "rows size 2"]:
     """Where in the scene each pixel of each frame lies, from -1 to 1 (x, y); frames below each other.
 

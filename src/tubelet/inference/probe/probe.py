@@ -30,7 +30,7 @@ from tubelet.inference.probe.linear import linear
 from tubelet.inference.progress import Progress
 from tubelet.models.heads import AttentiveSpec
 from tubelet.names import one_line
-from tubelet.sets.pair import LabelledSets
+from tubelet.sets.pair import LabelledPair
 from tubelet.spec import Spec
 
 Kind = Literal["knn", "linear", "attentive"]
@@ -81,13 +81,13 @@ class ProbeTask:
     model: Model
     train: ProbeFeatures
     val: ProbeFeatures
-    sets: LabelledSets
+    sets: LabelledPair
     settings: ProbeSettings
     progress: Progress
 
 
 def probe(
-    model: Model, sets: LabelledSets, *, out: Path, settings: ProbeSettings | None = None, progress: Progress
+    model: Model, sets: LabelledPair, *, out: Path, settings: ProbeSettings | None = None, progress: Progress
 ) -> ProbeReport:
     """Run the probes of `settings` on features of a frozen model; the same numbers each time.
 
@@ -115,7 +115,7 @@ def probe(
     return report
 
 
-def _check_val(val: ProbeFeatures, sets: LabelledSets, settings: ProbeSettings) -> None:
+def _check_val(val: ProbeFeatures, sets: LabelledPair, settings: ProbeSettings) -> None:
     if val.skipped and not settings.allow_missing:
         first = val.skipped[0]
         others = f" (and {len(val.skipped) - 1} more)" if len(val.skipped) > 1 else ""
@@ -126,7 +126,7 @@ def _check_val(val: ProbeFeatures, sets: LabelledSets, settings: ProbeSettings) 
 
 
 def _check_train(
-    train: ProbeFeatures, val: ProbeFeatures, sets: LabelledSets, *, settings: ProbeSettings, out: Path
+    train: ProbeFeatures, val: ProbeFeatures, sets: LabelledPair, *, settings: ProbeSettings, out: Path
 ) -> None:
     write_csv(out / SKIPPED, ["path", "reason"], [[str(bad.path), bad.reason] for bad in train.skipped])
     if len(train.skipped) > settings.max_skipped * len(sets.train):
@@ -254,7 +254,7 @@ def _numbers(found: ProbeResult) -> dict[str, Any]:
     }
 
 
-def _facts(report: ProbeReport, model: Model, sets: LabelledSets, settings: ProbeSettings) -> dict[str, Any]:
+def _facts(report: ProbeReport, model: Model, sets: LabelledPair, settings: ProbeSettings) -> dict[str, Any]:
     return {
         "probes": {found.kind: _numbers(found) for found in report.results},
         "chance": report.chance,

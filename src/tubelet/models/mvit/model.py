@@ -39,7 +39,7 @@ Stride = Annotated[int, Field(ge=1)]
 Strides = tuple[Stride, Stride, Stride]
 
 
-class Stage(Spec):
+class MViTStage(Spec):
     """From block `start` on, tokens are `width` times as wide, heads `heads` times as many, the grid as much coarser
     as `stride` (time, down, across) says."""
 
@@ -59,7 +59,7 @@ class MViTSpec(EncoderSpec):
     width: int = Field(default=96, ge=2, description="of a token in the first stage")
     depth: int = Field(default=16, ge=1)
     heads: int = Field(default=1, ge=1, description="in the first stage")
-    stages: tuple[Stage, ...] = (Stage(start=1), Stage(start=3), Stage(start=14))
+    stages: tuple[MViTStage, ...] = (MViTStage(start=1), MViTStage(start=3), MViTStage(start=14))
     last_stage_stride: int | None = Field(
         default=None, ge=1, description="spatial stride of the last stage in place of its own: 1 keeps its grid fine"
     )
@@ -149,7 +149,7 @@ class MViTSpec(EncoderSpec):
     @classmethod
     def tiny(cls) -> MViTSpec:
         """0.04 M parameters: three blocks, of which two begin a stage; a cube is 2 x 16 x 16."""
-        return cls(width=32, depth=3, stages=(Stage(start=1), Stage(start=2)), kv_stride=(1, 4, 4))
+        return cls(width=32, depth=3, stages=(MViTStage(start=1), MViTStage(start=2)), kv_stride=(1, 4, 4))
 
     def stretched(self, state: State, before: ClipShape | None, after: ClipShape) -> Stretched:  # noqa: ARG002
         """Tables are interpolated to the lengths that `after` needs, from those they have, whatever `before` is.
@@ -261,9 +261,11 @@ def _widths(spec: MViTSpec) -> tuple[Widths, ...]:
 
 MVIT_S: Final = MViTSpec()
 """34.5 M parameters, 64 GFLOPs with 16 frames of 224 (SlowFast `MVITv2_S_16x4`; drop path 0.2)."""
-MVIT_B: Final = MViTSpec(depth=24, stages=(Stage(start=2), Stage(start=5), Stage(start=21)))
+MVIT_B: Final = MViTSpec(depth=24, stages=(MViTStage(start=2), MViTStage(start=5), MViTStage(start=21)))
 """51.2 M parameters, 225 GFLOPs with 32 frames of 224 (SlowFast `MVITv2_B_32x3`; drop path 0.3)."""
-MVIT_L: Final = MViTSpec(width=144, heads=2, depth=48, stages=(Stage(start=2), Stage(start=8), Stage(start=44)))
+MVIT_L: Final = MViTSpec(
+    width=144, heads=2, depth=48, stages=(MViTStage(start=2), MViTStage(start=8), MViTStage(start=44))
+)
 """217.6 M parameters, 2828 GFLOPs with 40 frames of 312 (SlowFast `MVITv2_L_40x3`; drop path 0.75)."""
 
 

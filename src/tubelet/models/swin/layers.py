@@ -122,7 +122,7 @@ class PatchMerging(nn.Module):
         return merged.to(self.norm.weight.dtype)
 
 
-class Stage(nn.Module):
+class StageBlocks(nn.Module):
     """Blocks of one grid and width, and the merging behind them, but for the last stage. Names: `blocks`, `merge`."""
 
     def __init__(self, blocks: list[WindowBlock], merge: PatchMerging | None) -> None:

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from tubelet.disk.tensors import State
 from tubelet.models.base import Encoder, EncoderSpec, Grids, Stretched
-from tubelet.models.swin.layers import PatchEmbed, PatchMerging, Stage, WindowAttention, WindowBlock
+from tubelet.models.swin.layers import PatchEmbed, PatchMerging, StageBlocks, WindowAttention, WindowBlock
 from tubelet.nn.block import Recomputing, recompute, recomputed_blocks
 from tubelet.nn.drop_path import drop_path_rates
 from tubelet.nn.init import truncated_normal_
 from tubelet.nn.pixels import Colours, Normalise, cells_to_tokens
-from tubelet.nn.windows import Step, WindowRule, Windows, stretch_table
+from tubelet.nn.windows import GridWindows, Step, WindowRule, stretch_table
 from tubelet.spec import Spec, replace
 from tubelet.types import ClipShape, Cube, Grid
 
@@ -106,7 +106,7 @@ class SwinSpec(EncoderSpec):
 
     @property
     def can_drop(self) -> bool:
-        """Windows and merging need the whole grid."""
+        """GridWindows and merging need the whole grid."""
         return False
 
     @property
@@ -204,7 +204,7 @@ class Swin(Encoder):
         self.stages = nn.ModuleList(_modules(spec))
         self.norm = nn.LayerNorm(self.out_width, eps=spec.norm_eps) if final_norm else nn.Identity()
         self.windows = nn.ModuleList(_windows(spec, self.grid, spec.window_rule))
-        self._windows_of_others: dict[tuple[Grid, WindowRule, torch.device], list[Windows]] = {}
+        self._windows_of_others: dict[tuple[Grid, WindowRule, torch.device], list[GridWindows]] = {}
 
     def forward(
         self,
@@ -242,7 +242,7 @@ class Swin(Encoder):
         recomputed = recomputed_blocks(self.spec.checkpointing, self.spec.depth) if self.training else 0
         found = []
         windows = self._windows(grid, embed, tokens.device)
-        for stage, places in zip(cast("list[Stage]", self.stages), windows, strict=True):
+        for stage, places in zip(cast("list[StageBlocks]", self.stages), windows, strict=True):
             for number, block in enumerate(stage.blocks):
                 run = partial(block, partition=places.partition(number))
                 tokens = recompute(run, tokens) if recomputed > 0 else run(tokens)
@@ -273,19 +273,19 @@ class Swin(Encoder):
 
     def stack(self) -> tuple[nn.Module, ...]:
         """Its blocks in order."""
-        return tuple(block for stage in cast("list[Stage]", self.stages) for block in stage.blocks)
+        return tuple(block for stage in cast("list[StageBlocks]", self.stages) for block in stage.blocks)
 
     @staticmethod
     def init_linear(layer: nn.Module) -> None:
         """Normal with deviation 0.02, biases 0."""
         truncated_normal_(layer)
 
-    def _windows(self, grid: Grid, embed: PatchEmbed, device: torch.device) -> list[Windows]:
+    def _windows(self, grid: Grid, embed: PatchEmbed, device: torch.device) -> list[GridWindows]:
         """Of each stage; those of a grid other than the model's are made when it first comes."""
         released_image = self.spec.window_rule == "released" and embed.cube.frames == 1
         rule: WindowRule = "released_image" if released_image else self.spec.window_rule
         if (grid, rule) == (self.grid, self.spec.window_rule):
-            return cast("list[Windows]", list(self.windows))
+            return cast("list[GridWindows]", list(self.windows))
         made = self._windows_of_others.get((grid, rule, device))
         if made is None:
             with torch.inference_mode(False):  # training may read them later
@@ -294,17 +294,17 @@ class Swin(Encoder):
         return made
 
 
-def _windows(spec: SwinSpec, grid: Grid, rule: WindowRule) -> list[Windows]:
-    return [Windows(stage, spec.window, rule) for stage in spec.stage_grids(grid)]
+def _windows(spec: SwinSpec, grid: Grid, rule: WindowRule) -> list[GridWindows]:
+    return [GridWindows(stage, spec.window, rule) for stage in spec.stage_grids(grid)]
 
 
-def _modules(spec: SwinSpec) -> list[Stage]:
+def _modules(spec: SwinSpec) -> list[StageBlocks]:
     rates = iter(drop_path_rates(spec.drop_path, spec.depth))
-    found: list[Stage] = []
+    found: list[StageBlocks] = []
     for width, heads, blocks in zip(spec.stage_widths, spec.stage_heads, spec.stage_blocks, strict=True):
         made = [_block(spec, width, heads, drop_path=next(rates)) for _ in range(blocks)]
         is_last = len(found) == len(spec.stages)
-        found.append(Stage(made, None if is_last else PatchMerging(width, norm_eps=spec.norm_eps)))
+        found.append(StageBlocks(made, None if is_last else PatchMerging(width, norm_eps=spec.norm_eps)))
     return found
 
 

@@ -47,7 +47,9 @@ class DvaeEncoder(nn.Module):
         gain = 1.0 / (spec.groups * spec.blocks) ** 2
         widths = [spec.width, *(spec.width * 2**group for group in range(spec.groups))]
         self.groups = _numbered(
-            _numbered(_Block(widths[group - (block == 0)], widths[group], gain=gain) for block in range(spec.blocks))
+            _numbered(
+                _ResidualBlock(widths[group - (block == 0)], widths[group], gain=gain) for block in range(spec.blocks)
+            )
             for group in range(1, spec.groups + 1)
         )
         self.head = nn.Conv2d(widths[-1], spec.vocabulary, 1)
@@ -75,7 +77,7 @@ def _numbered(modules: Iterable[nn.Module]) -> nn.Sequential:
     return nn.Sequential(OrderedDict((str(number), module) for number, module in enumerate(modules, start=1)))
 
 
-class _Block(nn.Module):
+class _ResidualBlock(nn.Module):
     """Four convolutions to a quarter of the channels and back, weighed by `gain`, beside the way straight on."""
 
     def __init__(self, width_in: int, width: int, *, gain: float) -> None:

@@ -21,7 +21,7 @@ from tubelet.plan.count.trace import BACKWARD, FORWARD, trace_step
 
 
 @dataclass(frozen=True)
-class Part:
+class CountedPart:
     """FLOPs of one part for one clip."""
 
     name: str
@@ -34,7 +34,7 @@ class Part:
 class Flops:
     """FLOPs of one clip."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[CountedPart, ...]
 
     @property
     def forward(self) -> int:
@@ -58,7 +58,7 @@ def count_flops(step: PlannedStep, *, precision: torch.dtype = torch.float32) ->
     again = trace_step(step, device=META, precision=precision) if step.recomputes() else plain
     names = dict.fromkeys(name for phase, name in plain.flops if phase == FORWARD)
     parts = (
-        Part(
+        CountedPart(
             name.removesuffix(" and loss"),
             plain.flops[FORWARD, name],
             plain.flops.get((BACKWARD, name), 0),

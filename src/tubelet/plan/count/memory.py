@@ -46,7 +46,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Batch:
+class PlannedBatch:
     """Videos of a step; clips (videos times views) of a step, on one device, and in a piece there."""
 
     videos: int
@@ -57,7 +57,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Placement:
+class DevicePlacement:
     """One way to place the model: the peak of a step, and the most clips of a piece that fit (0: not one)."""
 
     form: str
@@ -91,20 +91,20 @@ class _Setting:
     shards: int = 1
 
 
-def share_out(recipe: Recipe, count: int) -> Batch:
+def share_out(recipe: Recipe, count: int) -> PlannedBatch:
     """The batch over `count` devices; ValueError where it is no multiple of them."""
     videos = recipe.run.batch_size
     if videos % count:
         raise ValueError(f"run.batch_size {videos} is not a multiple of the {count} devices")
     clips = videos * recipe.data.views
     pieces = min(recipe.run.accumulate, clips // count)
-    return Batch(videos, clips, clips // count, pieces, -(-clips // (count * pieces)))
+    return PlannedBatch(videos, clips, clips // count, pieces, -(-clips // (count * pieces)))
 
 
 class MemoryModel:
     """Estimates the memory of steps of a recipe on some equipment, for any placement and number of clips."""
 
-    def __init__(self, step: PlannedStep, batch: Batch, equipment: Equipment) -> None:
+    def __init__(self, step: PlannedStep, batch: PlannedBatch, equipment: Equipment) -> None:
         recipe = step.recipe
         self._step, self._shape, self._batch, self._equipment = step, step.shape(), batch, equipment
         self._parameters = step.parameters()["total"]
@@ -118,11 +118,11 @@ class MemoryModel:
         counts = [(*moment.bytes, moment.gradients) for moment in self._trace.moments]
         self._fixed, self._each, self._gradients = np.array(counts, dtype=np.int64).T
 
-    def placements(self) -> tuple[Placement, ...]:
+    def placements(self) -> tuple[DevicePlacement, ...]:
         """All forms that the devices allow, the usual one first."""
         forms = ["one device"] if self._equipment.count == 1 else ["ddp", "fsdp"]
         return tuple(
-            Placement(form, self.estimate(form), self._largest(partial(self.estimate, form))) for form in forms
+            DevicePlacement(form, self.estimate(form), self._largest(partial(self.estimate, form))) for form in forms
         )
 
     def fewest(self) -> Fewest | None:

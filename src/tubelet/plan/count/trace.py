@@ -105,7 +105,7 @@ class Live(TorchDispatchMode):
         self.now -= count
 
 
-class Watch(TorchDispatchMode):
+class TraceWatch(TorchDispatchMode):
     """Sees every operator of a step, and knows the phase and the part of the step that it belongs to."""
 
     def __init__(self) -> None:
@@ -146,7 +146,7 @@ class Watch(TorchDispatchMode):
         return start
 
 
-class Tracker(Watch):
+class Tracker(TraceWatch):
     """Follows bytes and FLOPs of a step of `CLIPS` clips. What lies still (weights, clips) does not count."""
 
     def __init__(self, step: PlannedStep) -> None:
@@ -245,7 +245,9 @@ def trace_step(step: PlannedStep, *, device: torch.device, precision: torch.dtyp
     return known[device, precision]
 
 
-def run_step(step: PlannedStep, batch: Batch, watch: Watch, *, device: torch.device, precision: torch.dtype) -> None:
+def run_step(
+    step: PlannedStep, batch: Batch, watch: TraceWatch, *, device: torch.device, precision: torch.dtype
+) -> None:
     """Forward and backward of a step, seen by `watch`."""
     on_gpu = GpuKernels(precision, watch.away) if device == META else nullcontext()
     with watch.parts_of(step), watch, on_gpu:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from tubelet.plan.count.step import HEAD, PlannedStep, TargetShape
-from tubelet.plan.count.trace import Watch, no_numbers, run_step
+from tubelet.plan.count.trace import TraceWatch, no_numbers, run_step
 from tubelet.plan.equipment import Device
 from tubelet.recipe import FinetuneRecipe
 from tubelet.rng import step_rng
@@ -78,7 +78,7 @@ class Operator:
         return tree_unflatten(built, self.form)
 
 
-class Operators(Watch):
+class Operators(TraceWatch):
     """Counts the operators of each part."""
 
     def __init__(self) -> None:

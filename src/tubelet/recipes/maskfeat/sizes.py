@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tubelet.models.mvit import model as mvit
-from tubelet.models.mvit.model import MViTSpec, Stage
+from tubelet.models.mvit.model import MViTSpec, MViTStage
 from tubelet.models.vit import ViTSpec
 from tubelet.spec import replace
 
@@ -16,7 +16,7 @@ IMAGE_VIT_L = replace(IMAGE_VIT_B, width=1024, depth=24, heads=16)
 MVIT_TI = MViTSpec(
     width=64,
     depth=4,
-    stages=(Stage(start=1),),
+    stages=(MViTStage(start=1),),
     widen_in="mlp",
     patch_kernel=(3, 15, 15),
     patch_stride=(2, 8, 8),

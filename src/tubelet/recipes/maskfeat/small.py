@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tubelet.masks import Cube
+from tubelet.masks import CubeMask
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.nn.mixing import Mixing
@@ -37,7 +37,7 @@ def pretrain_small() -> PretrainRecipe:
         clip=_SMALL,
         data=Data(sampler=Strided(stride=2), augment=Augment(crop=MultiScaleCrop())),
         model=MaskedPredictorSpec(encoder=fine(MVIT_S)),
-        mask=Cube(ratio=0.4),
+        mask=CubeMask(ratio=0.4),
         target=Hog(),
         optim=Optim(lr=8e-4, betas=(0.9, 0.999), weight_decay=0.05, clip_grad=0.02),
         schedule=Schedule(epochs=300, warmup_epochs=15, min_lr=8e-6),
@@ -84,7 +84,7 @@ def pretrain_tiny() -> PretrainRecipe:
         tiny.pretrain_tiny(),
         name="maskfeat-ti-cpu-pretrain",
         model=MaskedPredictorSpec(encoder=MVIT_TI),
-        mask=Cube(ratio=0.4, cell=(1, 1, 1)),
+        mask=CubeMask(ratio=0.4, cell=(1, 1, 1)),
         target=Hog(),
         schedule=Schedule(epochs=200, warmup_epochs=10, min_lr=1e-5),
     )

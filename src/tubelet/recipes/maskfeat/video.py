@@ -8,7 +8,7 @@ said; MMSelfSup repeats them with batches of 512 and 256, taken here. SlowFast t
 
 from __future__ import annotations
 
-from tubelet.masks import Cube
+from tubelet.masks import CubeMask
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.nn.mixing import Mixing
@@ -36,7 +36,7 @@ def pretrain_s300_k400() -> PretrainRecipe:
             augment=Augment(crop=RandomResizedCrop(scale=(0.5, 1.0), ratio=_RATIO, interpolation="bilinear"), flip=0.5),
         ),
         model=MaskedPredictorSpec(encoder=fine(MVIT_S)),
-        mask=Cube(ratio=0.4),
+        mask=CubeMask(ratio=0.4),
         target=Hog(),
         optim=Optim(lr=8e-4, betas=(0.9, 0.999), weight_decay=0.05, clip_grad=0.02),
         schedule=Schedule(epochs=300, warmup_epochs=10, min_lr=8e-6, start_lr=8e-6),

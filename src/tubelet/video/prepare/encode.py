@@ -34,7 +34,7 @@ _OF_THE_DISK: Final = frozenset({
 })  # fmt: skip
 
 
-class Encoder:
+class VideoEncoder:
     """Writes one file. `size`, `frames` and `bytes` tell what is in it; it is on the disk after `finish`.
 
     `tick` and `rate` are those of the times to come. OSError where the disk refuses; BadVideo, in the name of `source`,

@@ -13,7 +13,7 @@ from typing import Final
 from pydantic import Field
 
 from tubelet.spec import Spec
-from tubelet.video.prepare.encode import Encoder
+from tubelet.video.prepare.encode import VideoEncoder
 from tubelet.video.prepare.upright import UprightYuv
 from tubelet.video.read.sequence import (
     FileSource,
@@ -79,7 +79,7 @@ class _Transcoding:
         self, source: Path, target: Callable[[int], Path], how: Preparation, beat: Callable[[float], None]
     ) -> None:
         self._source, self._target, self._how, self._beat = source, target, how, beat
-        self._parts: list[Encoder] = []
+        self._parts: list[VideoEncoder] = []
         self._starts: list[Fraction] = []
         self._seen, self._last = 0, Fraction(0)
         self._upright: UprightYuv | None = None
@@ -104,7 +104,7 @@ class _Transcoding:
 
     def _encode(self, group: Iterable[Shown], opened: FileSource | FolderSource) -> None:
         rate = self._how.rate
-        part = Encoder(
+        part = VideoEncoder(
             self._target(len(self._parts)),
             self._source,
             tick=opened.tick if rate is None else 1 / rate,

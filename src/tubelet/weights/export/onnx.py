@@ -12,7 +12,16 @@ import torch
 from tubelet.disk.write import export_folder
 from tubelet.types import ClipShape
 from tubelet.weights.checkpoint import Checkpoint
-from tubelet.weights.export.portable import BATCHES, EXAMPLE_BATCH, Part, agree, noise, parts, quiet, write_classes
+from tubelet.weights.export.portable import (
+    BATCHES,
+    EXAMPLE_BATCH,
+    ExportedPart,
+    agree,
+    noise,
+    parts,
+    quiet,
+    write_classes,
+)
 
 TOLERANCE: Final = 1e-4
 PACKAGES: Final = ("onnx", "onnxscript", "onnxruntime")
@@ -51,7 +60,7 @@ def to_onnx(found: Checkpoint, out: Path) -> OnnxExport:
     return OnnxExport(tuple(out / name for name in names), largest)
 
 
-def _write(part: Part, clip: ClipShape, file: Path) -> None:
+def _write(part: ExportedPart, clip: ClipShape, file: Path) -> None:
     import onnx
 
     with quiet(), torch.no_grad():
@@ -69,7 +78,7 @@ def _write(part: Part, clip: ClipShape, file: Path) -> None:
     onnx.checker.check_model(str(file), full_check=True)
 
 
-def _compared(part: Part, clip: ClipShape, file: Path, *, out: Path) -> float:
+def _compared(part: ExportedPart, clip: ClipShape, file: Path, *, out: Path) -> float:
     """The largest difference over all outputs and sizes of batch."""
     import onnxruntime
 

@@ -55,7 +55,7 @@ class ClassifierFunction(nn.Module):
         return (self.classifier(video),)
 
 
-class Part(NamedTuple):
+class ExportedPart(NamedTuple):
     """A function from `video`, uint8 [B,3,T,H,W], to `outputs`; normalisation is inside. Its file is called `name`."""
 
     name: str
@@ -63,14 +63,14 @@ class Part(NamedTuple):
     outputs: tuple[str, ...]
 
 
-def parts(found: Checkpoint) -> list[Part]:
+def parts(found: Checkpoint) -> list[ExportedPart]:
     """The encoder, and the classifier where the weights have a head; eval mode, on the CPU, float32."""
     if not found.has_head:
-        return [Part("encoder", EncoderFunction(found.build_encoder(), None).eval(), ("tokens", "pooled"))]
+        return [ExportedPart("encoder", EncoderFunction(found.build_encoder(), None).eval(), ("tokens", "pooled"))]
     classifier = found.build_classifier()
     return [
-        Part("encoder", EncoderFunction(classifier.encoder, classifier).eval(), ("tokens", "pooled")),
-        Part("classifier", ClassifierFunction(classifier).eval(), ("logits",)),
+        ExportedPart("encoder", EncoderFunction(classifier.encoder, classifier).eval(), ("tokens", "pooled")),
+        ExportedPart("classifier", ClassifierFunction(classifier).eval(), ("logits",)),
     ]
 
 

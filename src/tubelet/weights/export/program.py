@@ -11,7 +11,16 @@ from torch.export import Dim
 from tubelet.disk.write import export_folder
 from tubelet.types import ClipShape
 from tubelet.weights.checkpoint import Checkpoint
-from tubelet.weights.export.portable import BATCHES, EXAMPLE_BATCH, Part, agree, noise, parts, quiet, write_classes
+from tubelet.weights.export.portable import (
+    BATCHES,
+    EXAMPLE_BATCH,
+    ExportedPart,
+    agree,
+    noise,
+    parts,
+    quiet,
+    write_classes,
+)
 
 TOLERANCE: Final = 1e-6
 """The same kernels run; what is left is how a kernel cuts up its work."""
@@ -34,14 +43,14 @@ def to_program(found: Checkpoint, out: Path) -> tuple[str, ...]:
     return (f"made with torch {torch.__version__}; other versions may not load it",)
 
 
-def _write(part: Part, clip: ClipShape, file: Path) -> None:
+def _write(part: ExportedPart, clip: ClipShape, file: Path) -> None:
     video = noise(clip, batch=EXAMPLE_BATCH)
     with quiet(), torch.no_grad():
         program = torch.export.export(part.function, (video,), dynamic_shapes={"video": {0: Dim("batch", min=1)}})
         torch.export.save(program, file)
 
 
-def _compare(part: Part, clip: ClipShape, file: Path, *, out: Path) -> None:
+def _compare(part: ExportedPart, clip: ClipShape, file: Path, *, out: Path) -> None:
     with quiet(), torch.no_grad():
         loaded = torch.export.load(file).module()
         for batch in BATCHES:

@@ -17,19 +17,19 @@ from tubelet.disk.tensors import State, in_float32
 from tubelet.weights.checkpoint import Checkpoint
 from tubelet.weights.huggingface import config as configs
 from tubelet.weights.huggingface import tensors
-from tubelet.weights.tensors.files import Opened
+from tubelet.weights.tensors.files import OpenedWeights
 from tubelet.weights.tensors.rename import Pairs, from_official
 from tubelet.weights.videomae.recipe import sampling
 
 _INNER_NORM: Final = f"{tensors.INNER}layernorm."
 
 
-def matches(opened: Opened) -> bool:
+def matches(opened: OpenedWeights) -> bool:
     """Whether it is a folder whose `config.json` is that of a VideoMAE model."""
     return configs.type_of(opened.folder) == configs.MODEL_TYPE
 
 
-def read(opened: Opened) -> Checkpoint:
+def read(opened: OpenedWeights) -> Checkpoint:
     """Weights of a folder under our names, with the recipe of the model that its config describes.
 
     What the folder holds is told from its tensors: a masked autoencoder, a classifier, or an encoder alone. ValueError

@@ -28,7 +28,7 @@ from tubelet.weights.checkpoint import POSITIONS, Checkpoint
 from tubelet.weights.huggingface import tensors
 from tubelet.weights.huggingface.config import CONFIG, read_json, type_of
 from tubelet.weights.huggingface.image_models import colours_of
-from tubelet.weights.tensors.files import Opened
+from tubelet.weights.tensors.files import OpenedWeights
 from tubelet.weights.tensors.rename import Pairs, from_official
 
 FITS: Final = frozenset({"vit", "vit_mae", "deit", "dinov2", "dinov2_with_registers"})
@@ -74,13 +74,13 @@ class ImageConfig(BaseModel):
     use_swiglu_ffn: bool = False
 
 
-def matches(opened: Opened) -> bool:
+def matches(opened: OpenedWeights) -> bool:
     """Whether it is a folder whose `config.json` is that of an image model that is known here."""
     kind = type_of(opened.folder)
     return kind in FITS or kind in OTHERS
 
 
-def read(opened: Opened) -> Checkpoint:
+def read(opened: OpenedWeights) -> Checkpoint:
     """The encoder. ValueError in one line where the folder is damaged, or its model is none that our ViT can be."""
     folder = opened.folder
     config = _config(folder)

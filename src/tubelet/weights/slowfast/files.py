@@ -8,18 +8,18 @@ from tubelet.disk.tensors import State, in_float32
 from tubelet.weights.checkpoint import Undescribed
 from tubelet.weights.slowfast import names as slowfast
 from tubelet.weights.slowfast.recipe import clip_of, describe
-from tubelet.weights.tensors.files import Opened
+from tubelet.weights.tensors.files import OpenedWeights
 from tubelet.weights.tensors.given import Given
 from tubelet.weights.tensors.rename import check_unwrapped, from_official, unwrapped
 from tubelet.weights.tensors.slowfast_config import SlowFastConfig
 
 
-def matches(opened: Opened) -> bool:
+def matches(opened: OpenedWeights) -> bool:
     """Whether the names, without wrappers, are those of a multiscale transformer that pools by convolutions."""
     return slowfast.is_slowfast(unwrapped(opened.tensors))
 
 
-def read(opened: Opened) -> Undescribed:
+def read(opened: OpenedWeights) -> Undescribed:
     """A classifier, or MaskFeat's pre-training; ValueError in one line where a tensor has no place."""
     file, state = opened.file, opened.content.state
     config = SlowFastConfig.of(opened.content.options)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tubelet.disk.tensors import State
-from tubelet.masks import Cube as CubeMask
-from tubelet.masks import Tube
+from tubelet.masks import CubeMask, Tube
 from tubelet.methods.classifier import ClassifierSpec
 from tubelet.methods.predictor import MaskedPredictorSpec
 from tubelet.models.mvit.model import MViTSpec

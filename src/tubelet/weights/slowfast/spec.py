@@ -15,7 +15,7 @@ from typing import Final, Literal
 from pydantic import ValidationError
 from torch import Tensor
 
-from tubelet.models.mvit.model import MViTSpec, Stage
+from tubelet.models.mvit.model import MViTSpec, MViTStage
 from tubelet.nn.pixels import Colours
 from tubelet.spec import explain
 from tubelet.types import ClipShape
@@ -107,14 +107,14 @@ def multiscale_clip(state: Mapping[str, Tensor], config: SlowFastConfig, file: P
     return ClipShape(frames=frames, size=size)
 
 
-def _stages(shapes: tuple[_Shape, ...], config: SlowFastConfig, notes: list[str]) -> tuple[Stage, ...]:
+def _stages(shapes: tuple[_Shape, ...], config: SlowFastConfig, notes: list[str]) -> tuple[MViTStage, ...]:
     stages = []
     for block in range(len(shapes)):
         before, here = shapes[max(block - 1, 0)], shapes[block]
         wider, heads = here.attention // before.attention, here.heads // before.heads
         stride = config.q_stride(block) or _stride(shapes, block, starts=wider > 1 or heads > 1, notes=notes)
         if wider > 1 or heads > 1 or stride != (1, 1, 1):
-            stages.append(Stage(start=block, width=wider, heads=heads, stride=stride))
+            stages.append(MViTStage(start=block, width=wider, heads=heads, stride=stride))
     return tuple(stages)
 
 

@@ -36,7 +36,7 @@ class Content:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Opened:
+class OpenedWeights:
     """A path that somebody gave as a model, for formats to look at: nothing is read twice, or before it is asked for.
 
     `file` is the one with weights; ValueError where there is none. `content` is what it holds, and ValueError where

@@ -11,7 +11,7 @@ from torch import Tensor
 from tubelet.disk.tensors import State, in_float32
 from tubelet.nn.position import sinusoid
 from tubelet.weights.checkpoint import Undescribed
-from tubelet.weights.tensors.files import Opened
+from tubelet.weights.tensors.files import OpenedWeights
 from tubelet.weights.tensors.given import Given
 from tubelet.weights.tensors.options import SavedOptions
 from tubelet.weights.tensors.rename import check_unwrapped, from_official, unwrapped
@@ -26,13 +26,13 @@ GIANT_PATCH: Final = 14
 _TABLES: Final = ("pos_embed", "encoder.pos_embed", "decoder.pos_embed")
 
 
-def matches(opened: Opened) -> bool:
+def matches(opened: OpenedWeights) -> bool:
     """Whether the names, without wrappers, are those of VideoMAE and of no model beside it."""
     theirs = {short: opened.tensors[name] for short, name in unwrapped(opened.tensors).items()}
     return kind_of_official(theirs) is not None and not _is_other_model(theirs)
 
 
-def read(opened: Opened) -> Undescribed:
+def read(opened: OpenedWeights) -> Undescribed:
     """Rename strictly; ValueError in one line where a tensor has no place, or two models are in the file."""
     file, state = opened.file, opened.content.state
     names = unwrapped(state)
