@@ -14,6 +14,7 @@ from tubelet.data.dataset import collate
 from tubelet.methods.classifier import Finetuning
 from tubelet.models.vit import ViTSpec
 from tubelet.plan.count.flops import Flops, count_flops
+from tubelet.plan.count.peaks import throughput_scale_of
 from tubelet.plan.count.step import plan_step
 from tubelet.recipe import EncoderRun
 from tubelet.recipes import RECIPES
@@ -95,6 +96,24 @@ def test_pretraining_flops_of_vit_b_are_the_known_ones() -> None:
     flops = flops_of(recipe)
     assert flops.training / 1e12 == pytest.approx(0.201, rel=0.01)
     assert flops.training < 0.2e12
+
+
+@pytest.mark.parametrize(
+    ("name", "training", "executed"),
+    [
+        ("videomae-b-k400-800-pretrain", 199_723_843_584, 199_723_843_584),
+        ("videomae-b-k400-800-finetune", 1_078_369_984_512, 1_078_369_984_512),
+        ("videomae-v2-g-hybrid-1200-pretrain", 1_425_628_594_176, 1_711_276_425_216),
+        ("maskfeat-s-k400-300-pretrain", 517_025_195_136, 517_025_195_136),
+        ("maskfeat-s-k400-300-finetune", 424_848_237_696, 424_848_237_696),
+    ],
+)
+def test_flops_are_those_that_the_formulas_of_the_docs_give(name: str, training: int, executed: int) -> None:
+    """To the last one: MFU of runs that are going on must not jump."""
+    recipe: Any = RECIPES[name]()
+    flops = flops_of(recipe)
+    assert (flops.training, flops.executed) == (training, executed)
+    assert throughput_scale_of(recipe).clip_flops == training
 
 
 def test_tokens_follow_the_mask() -> None:

@@ -46,7 +46,7 @@ class Question:
 
 @dataclass(frozen=True)
 class PlannedSpeed:
-    """Of a step over all devices. `by_part` is empty where nothing was measured."""
+    """Speed of a step over all devices. `by_part` is empty where nothing was measured."""
 
     step_seconds: float
     clips_per_second: float
@@ -55,7 +55,7 @@ class PlannedSpeed:
 
 @dataclass(frozen=True)
 class Course:
-    """Of the whole run. `effective_epochs` counts each of a video's clips."""
+    """The whole run in numbers. `effective_epochs` counts each of a video's clips."""
 
     videos: int
     steps_per_epoch: int

@@ -108,7 +108,7 @@ class PlannedStep:
         return {**children, "total": _count(self.model)}
 
     def blocks(self) -> list[nn.Module]:
-        """Of encoder and decoder: gathered, compiled and recomputed one by one."""
+        """Blocks of encoder and decoder: gathered, compiled and recomputed one by one."""
         return blocks_of(self.model)
 
     def shape(self) -> StepShape:

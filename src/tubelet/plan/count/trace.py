@@ -353,7 +353,7 @@ def _convolution_backward(gradient: Tensor, video: Tensor, weight: Tensor, *othe
 
     torch's own count takes grouped convolutions for dense ones.
     """
-    transposed, wanted = others[4], sum(one is not None for one in out_val[:2])
+    transposed, wanted = others[4], len([one for one in out_val[:2] if one is not None])
     count: int = conv_flop_count(list(video.shape), list(weight.shape), list(gradient.shape), transposed)
     return wanted * count
 

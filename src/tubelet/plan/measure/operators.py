@@ -26,7 +26,7 @@ from tubelet.recipe import FinetuneRecipe
 from tubelet.rng import step_rng
 
 TRIED_FLOPS: Final = 1e12
-"""Of the step whose operators are tried."""
+"""Most FLOPs of the step whose operators are tried."""
 TRIES: Final = 5
 LONGEST: Final = 5.0
 """Seconds after which an operator is tried no more; once after the warm-up it always is."""
@@ -143,7 +143,7 @@ def seconds_between(here: Device) -> float:
 
 
 def target_seconds(target: TargetShape, here: Device, clips: int) -> float:
-    """Of the making of targets: not that of a frozen network, which says the same of all clips in a plan."""
+    """Seconds that targets take to make, without a frozen network, which says the same of all clips in a plan."""
     clip = target.clip
     shape = (clips, 3, clip.frames, clip.size, clip.size)
     video = (torch.arange(torch.Size(shape).numel(), device=here.device) % 251).to(torch.uint8).view(shape)
