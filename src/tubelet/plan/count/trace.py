@@ -293,7 +293,7 @@ class GpuKernels(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention and len(args) == 3 and not kwargs:
+        if func is F.scaled_dot_product_attention and len(args) == 3 and kwargs.get("attn_mask") is None:
             q, k, v = _cast(args, self._precision)
             width = self._padded[1] if args[2] is self._padded[0] else None
             return FusedAttention.apply(q, k, v, width, self._away)  # type: ignore[no-untyped-call]
