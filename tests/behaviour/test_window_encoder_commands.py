@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,20 +17,10 @@ from tubelet.models.base import EncoderSpec
 from tubelet.models.encoders import ENCODERS
 from tubelet.recipe import FinetuneRecipe, PretrainRecipe, override, write_recipe
 from tubelet.spec import replace
-from tubelet.train.records.throughput import ThroughputScale
 from tubelet.types import ClipShape
 
 CLIP = ClipShape(frames=4, size=32)
 POOLINGS = {"swin": "normed_mean", "timesformer": "class"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def uncounted() -> Iterator[None]:
-    """What a step takes is counted of ViT and MViT only, so that is left out."""
-    with pytest.MonkeyPatch.context() as patch:
-        for kind in ("pretrain", "finetune"):
-            patch.setattr(f"tubelet.runs.{kind}.throughput_scale_of", lambda *_: ThroughputScale(), raising=False)
-        yield
 
 
 @pytest.fixture(scope="module")

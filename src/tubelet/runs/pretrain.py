@@ -63,7 +63,7 @@ def _prepared(recipe: PretrainRecipe, beginning: Beginning) -> Prepared:
         mixture=first.mixture,
         weights=method.state_dict,
         teachers=teachers,
-        throughput_scale=partial(throughput_scale_of, recipe, method.target),
+        throughput_scale=partial(throughput_scale_of, recipe),
         other_streams=tuple(others),
     )
 

@@ -17,7 +17,6 @@ from tubelet.plan.count.flops import count_flops
 from tubelet.plan.count.step import plan_step
 from tubelet.recipe import EncoderRun
 from tubelet.spec import did_you_mean
-from tubelet.targets.unions import Target
 from tubelet.train.distributed.device import pick_device, pick_precision
 from tubelet.train.distributed.process_group import place
 from tubelet.train.records.throughput import ThroughputScale
@@ -112,12 +111,15 @@ def measured_peak(precision: torch.dtype, threads: int) -> float:
     return 2.0 * TRIAL_SIZE**3 / best
 
 
-def throughput_scale_of(recipe: EncoderRun, target: Target | None = None) -> ThroughputScale:
-    """What the clips of a run are worth; on a processor its peak is measured first, once."""
+def throughput_scale_of(recipe: EncoderRun) -> ThroughputScale:
+    """What the clips of a run are worth; on a processor its peak is measured first, once.
+
+    A teacher is looked at in its file: the network of the run has numbers, and a step without them would lose those.
+    """
     run = recipe.run
     device = pick_device(run)
     return ThroughputScale(
-        clip_flops=float(count_flops(plan_step(recipe, target)).training),
+        clip_flops=float(count_flops(plan_step(recipe)).training),
         devices=place().world,
         peak=peak_flops(device, pick_precision(run, device)),
     )
