@@ -1,0 +1,1 @@
+"""`tubelet demo`: videos made here, pre-training, fine-tuning, a report."""
